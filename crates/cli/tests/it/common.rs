@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 pub(crate) use crate::secrets::assert_tells_no_secret;
 use crate::secrets::{Capstan, Channel};
 
+use crate::over::{Over, Place};
+
 /// Longer than any test takes on any machine; a test that waits this long fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,6 +28,8 @@ pub(crate) struct InProcess {
     pub(crate) channel: Channel,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// What it speaks at its gRPC address.
+    pub(crate) over: Over,
     _stop: oneshot::Sender<()>,
 }
 
@@ -58,7 +62,9 @@ impl InProcess {
         Self::start_with(config_within(limits)).await
     }
 
+    /// Over TLS, the configuration is one of [`Over::config`].
     pub(crate) async fn start_with(config: Config) -> Self {
+        let over = if config.tls.is_some() { Over::Tls } else { Over::Plain };
         let server = Server::bind(config).await.unwrap();
         let [Address::Tcp(grpc)] = server.grpc_addresses()[..] else { panic!("one address") };
         let http = server.http_address().unwrap();
@@ -70,8 +76,8 @@ impl InProcess {
         #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
         tokio::spawn(async { run.await.unwrap() });
         is_ready.await.unwrap();
-        let channel = connect(grpc).await;
-        Self { channel, grpc, http, _stop: stop }
+        let channel = connect(Place { address: grpc, over }).await;
+        Self { channel, grpc, http, over, _stop: stop }
     }
 
     pub(crate) fn decisions(&self) -> DecisionServiceClient<Channel> {
@@ -83,8 +89,8 @@ impl InProcess {
     }
 }
 
-pub(crate) async fn connect(grpc: SocketAddr) -> Channel {
-    Channel::to(format!("http://{grpc}")).await
+pub(crate) async fn connect(server: impl Into<Place>) -> Channel {
+    server.into().channel().await
 }
 
 /// An empty folder for one test.

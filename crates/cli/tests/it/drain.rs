@@ -3,17 +3,19 @@
 //! `CAPSTAN_KILLS=50 dev/test drain` stops 50 servers; the default is a short run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 use capstan_proto::v1;
 use prost::Message as _;
 use tokio::sync::watch;
 
-use crate::common::{PATIENCE, Serving};
+use crate::common::PATIENCE;
+use crate::over::{Over, Place, over_both};
 use crate::raw::{
     ACK, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, WINDOW_UPDATE,
     frame, framed, header_block,
 };
+
+over_both!(a_call_sent_before_the_client_reads_the_goaway_is_answered);
 
 /// The number of connections, and of concurrent calls on each.
 const CONNECTIONS: usize = 4;
@@ -27,22 +29,21 @@ const CHECK: &str = "/capstan.v1.DecisionService/Check";
 
 /// These clients know which calls they have sent. A gRPC library does not distinguish a call that it did
 /// not send from a call that the server dropped.
-#[test]
 #[expect(clippy::print_stdout, reason = "a long run prints a count")]
-fn calls_sent_before_the_signal_are_answered_under_load() {
+fn calls_sent_before_the_signal_are_answered(over: Over) {
     let kills: usize =
         std::env::var("CAPSTAN_KILLS").map_or(3, |kills| kills.parse().expect("a number"));
     let threads = tokio::runtime::Runtime::new().unwrap();
     let mut total = 0;
     for kill in 0..kills {
-        let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
-        let address: SocketAddr = server.address("grpc").parse().unwrap();
+        let server = over.serve(&[]);
+        let place = over.of(&server);
         let (answered, mut counts) = watch::channel([0; CONNECTIONS]);
         threads.block_on(async {
             let mut load = tokio::task::JoinSet::new();
             for connection in 0..CONNECTIONS {
                 let answered = answered.clone();
-                load.spawn(ask(address, move || {
+                load.spawn(ask(place, move || {
                     answered.send_modify(|counts| counts[connection] += 1);
                 }));
             }
@@ -63,9 +64,19 @@ fn calls_sent_before_the_signal_are_answered_under_load() {
     println!("{kills} signals under load: {total} calls answered, no call before a signal failed");
 }
 
+#[test]
+fn calls_sent_before_the_signal_are_answered_under_load() {
+    calls_sent_before_the_signal_are_answered(Over::Plain);
+}
+
+#[test]
+fn calls_sent_before_the_signal_are_answered_under_load_over_tls() {
+    calls_sent_before_the_signal_are_answered(Over::Tls);
+}
+
 /// Makes calls until the server sends GOAWAY, and reports each answer. Every call sent before the answer
 /// to the server's PING must be answered.
-async fn ask(server: SocketAddr, answered: impl Fn()) {
+async fn ask(server: Place, answered: impl Fn()) {
     let mut peer = Frames::connect(server).await;
     // A window for all answers.
     peer.send(WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes()).await;
@@ -165,10 +176,9 @@ fn question() -> v1::CheckRequest {
 
 /// The server accepts calls that are in transit when it sends GOAWAY. It sends GOAWAY twice: the second
 /// one has the id of the last accepted stream, and follows the client's answer to a PING.
-#[tokio::test]
-async fn a_call_sent_before_the_client_reads_the_goaway_is_answered() {
-    let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
-    let mut peer = Frames::connect(server.address("grpc").parse().unwrap()).await;
+async fn a_call_sent_before_the_client_reads_the_goaway_is_answered(over: Over) {
+    let server = over.serve(&[]);
+    let mut peer = Frames::connect(over.of(&server)).await;
     server.signal("-TERM");
     let (mut all, mut ping) = (None, None);
     while all.is_none() || ping.is_none() {

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use capstan_proto::iam::v1 as iam;
@@ -22,10 +21,17 @@ use tonic::Code;
 use tonic::codegen::http::HeaderMap;
 use tonic_health::pb::HealthCheckRequest;
 
-use crate::common::{InProcess, PATIENCE, Serving};
+use crate::common::{InProcess, PATIENCE};
 use crate::metrics::of;
+use crate::over::{Over, Place, over_both};
 use crate::raw::{self, Answer, Body, batch, check, framed};
 use crate::transport::bounds::memory;
+
+over_both!(
+    the_limits_hold_after_decompression,
+    decompressed_bytes_are_charged,
+    bombs_take_no_memory,
+);
 
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
 const BATCH_CHECK: &str = "/capstan.v1.DecisionService/BatchCheck";
@@ -62,7 +68,7 @@ pub(crate) fn gzipped(message: &impl Message) -> Vec<u8> {
 }
 
 pub(crate) async fn call(
-    server: SocketAddr,
+    server: impl Into<Place>,
     path: &str,
     headers: &[(&str, &str)],
     bytes: Vec<u8>,
@@ -205,9 +211,8 @@ fn assert_refused(answer: &Answer, code: Code, reason: &str, what: &str) {
     assert_eq!((answer.code(), &*answer.reason()), (code, reason), "{what}: {:?}", answer.status);
 }
 
-#[tokio::test]
-async fn the_limits_hold_after_decompression() {
-    let server = InProcess::start(Source::Demo).await;
+async fn the_limits_hold_after_decompression(over: Over) {
+    let server = over.start(Limits::default()).await;
     type Message = fn(usize) -> Vec<u8>;
     let cases: [(&str, usize, Message); 4] = [
         (CHECK, REQUEST_BYTES_MAX, |length| check_of(length).encode_to_vec()),
@@ -221,21 +226,21 @@ async fn the_limits_hold_after_decompression() {
             let fits = member(&message(most), level);
             let is_longer = fits.len() > most;
             assert_eq!(is_longer, level == Compression::none());
-            let answer = call(server.grpc, path, &[REQUEST], frame(&fits)).await;
+            let answer = call(&server, path, &[REQUEST], frame(&fits)).await;
             assert_eq!(answer.code(), Code::Ok, "{path}: {:?}", answer.status);
             let beyond = frame(&member(&message(most + 1), level));
-            let answer = call(server.grpc, path, &[REQUEST], beyond).await;
+            let answer = call(&server, path, &[REQUEST], beyond).await;
             assert_refused(&answer, Code::ResourceExhausted, "TOO_LARGE", path);
             let said = answer.status.as_ref().unwrap().message().to_owned();
             assert!(said.contains(&format!("larger than {most} bytes")), "{said}");
         }
         // A plain message of such a call has no more room than others.
-        let beyond = call(server.grpc, path, &[REQUEST], plain(&message(most + 1))).await;
+        let beyond = call(&server, path, &[REQUEST], plain(&message(most + 1))).await;
         assert_refused(&beyond, Code::ResourceExhausted, "TOO_LARGE", path);
         // Nothing is read of a compressed message that is too long itself.
         let length = u32::try_from(most + GZIP_OVERHEAD_MAX + 1).unwrap().to_be_bytes();
         let claim = ([&[1][..], &length].concat(), Body::Open);
-        let beyond = raw::call(server.grpc, path, &[REQUEST], claim).await.unwrap();
+        let beyond = raw::call(&server, path, &[REQUEST], claim).await.unwrap();
         assert_refused(&beyond, Code::ResourceExhausted, "TOO_LARGE", path);
     }
     assert_eq!(of(&server, "capstan_held_bytes").await, 0.0);
@@ -289,27 +294,25 @@ async fn an_unknown_encoding_is_unimplemented() {
 }
 
 /// What is decompressed is held within the budget of its connection.
-#[tokio::test]
-async fn decompressed_bytes_are_charged() {
+async fn decompressed_bytes_are_charged(over: Over) {
     let limits = Limits { connection_held_bytes_max: 150_000, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
-    let fits = call(server.grpc, BATCH_CHECK, &[REQUEST], gzipped(&batch_of(100_000))).await;
+    let server = over.start(limits).await;
+    let fits = call(&server, BATCH_CHECK, &[REQUEST], gzipped(&batch_of(100_000))).await;
     assert_eq!(fits.code(), Code::Ok);
-    let beyond = call(server.grpc, BATCH_CHECK, &[REQUEST], gzipped(&batch_of(200_000))).await;
+    let beyond = call(&server, BATCH_CHECK, &[REQUEST], gzipped(&batch_of(200_000))).await;
     assert_refused(&beyond, Code::ResourceExhausted, "OVERLOADED", "200,000 bytes");
     // One after the other, in one call.
     let stream: Vec<u8> = (0..5).flat_map(|_| gzipped(&batch_of(100_000))).collect();
-    let answer = call(server.grpc, STREAM_CHECK, &[REQUEST], stream).await;
+    let answer = call(&server, STREAM_CHECK, &[REQUEST], stream).await;
     assert_eq!(answer.code(), Code::Ok);
     assert_eq!(of(&server, "capstan_held_bytes").await, 0.0);
     assert!(of(&server, r#"capstan_shed_total{scope="bytes"}"#).await > 0.0);
 }
 
 /// Bombs: 64 MiB in 64 KiB, 64 MiB that pretend to be short, and a thousand batches of 4 MiB at once.
-#[tokio::test]
-async fn bombs_take_no_memory() {
-    let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
-    let address: SocketAddr = server.address("grpc").parse().unwrap();
+async fn bombs_take_no_memory(over: Over) {
+    let server = over.serve(&[]);
+    let address = over.of(&server);
     let honest = member(&vec![0; 64 << 20], Compression::best());
     assert!(honest.len() < 100_000, "{}", honest.len());
     let mut lies = honest.clone();
@@ -344,9 +347,9 @@ async fn bombs_take_no_memory() {
 }
 
 /// Calls until the answer is OK: a machine may be too busy to answer in time.
-async fn until_ok(address: SocketAddr, path: &str, bytes: &[u8]) {
+async fn until_ok(server: Place, path: &str, bytes: &[u8]) {
     let until = Instant::now() + PATIENCE;
-    while call(address, path, &[REQUEST], bytes.to_vec()).await.code() != Code::Ok {
+    while call(server, path, &[REQUEST], bytes.to_vec()).await.code() != Code::Ok {
         assert!(Instant::now() < until, "{path} is never answered");
     }
 }

@@ -19,9 +19,6 @@ use prost::Message as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
-
-use crate::secrets::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -29,10 +26,24 @@ use tonic_types::StatusExt as _;
 
 use crate::command_limits::CONNECT_TIMEOUT;
 use crate::common::{InProcess, PATIENCE, capstan, connect, stderr};
+use crate::over::{Over, Place, over_both};
 use crate::raw::{
     self, Body, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, REFUSED_STREAM, RST_STREAM,
     check, framed, reason,
 };
+use crate::secrets::Channel;
+
+over_both!(
+    messages_over_4_mib_are_refused,
+    a_frame_header_over_the_limit_is_refused_before_its_message,
+    headers_over_16_kib_are_refused,
+    the_257th_stream_of_a_connection_waits,
+    streams_beyond_256_are_refused_and_the_others_are_served,
+    the_server_deadline_applies_to_long_absent_and_invalid_timeouts,
+    calls_beyond_the_global_limit_are_refused_except_health,
+    the_limit_of_one_peer_does_not_affect_other_peers,
+    cancelled_calls_return_their_permits,
+);
 
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
 const STREAM_CHECK: &str = "/capstan.v1.DecisionService/StreamCheck";
@@ -87,9 +98,8 @@ fn batch_of(length: usize) -> v1::BatchCheckRequest {
     batch
 }
 
-#[tokio::test]
-async fn messages_over_4_mib_are_refused() {
-    let server = InProcess::start(Source::Demo).await;
+async fn messages_over_4_mib_are_refused(over: Over) {
+    let server = over.start(Limits::default()).await;
     let answer = server.decisions().batch_check(batch_of(MESSAGE_BYTES_MAX)).await.unwrap();
     assert!(answer.into_inner().results[0].allowed);
     let beyond = server.decisions().batch_check(batch_of(MESSAGE_BYTES_MAX + 1)).await.unwrap_err();
@@ -124,11 +134,10 @@ async fn responses_over_the_message_limit_are_not_sent() {
     assert_serves(&server.channel).await;
 }
 
-#[tokio::test]
-async fn a_frame_header_over_the_limit_is_refused_before_its_message() {
-    let server = InProcess::start(Source::Demo).await;
+async fn a_frame_header_over_the_limit_is_refused_before_its_message(over: Over) {
+    let server = over.start(Limits::default()).await;
     let claim = (b"\0\xff\xff\xff\xff".to_vec(), Body::Open);
-    let answer = raw::call(server.grpc, CHECK, &[], claim).await.unwrap();
+    let answer = raw::call(&server, CHECK, &[], claim).await.unwrap();
     assert_eq!((answer.code(), &*answer.reason()), (Code::ResourceExhausted, "TOO_LARGE"));
     assert_serves(&server.channel).await;
 }
@@ -162,9 +171,8 @@ async fn undecodable_messages_are_invalid_arguments() {
 
 // === HTTP/2 ===
 
-#[tokio::test]
-async fn headers_over_16_kib_are_refused() {
-    let server = InProcess::start(Source::Demo).await;
+async fn headers_over_16_kib_are_refused(over: Over) {
+    let server = over.start(Limits::default()).await;
     let most = usize::try_from(HEADER_BYTES_MAX).unwrap();
     let with = |length: usize| {
         let mut request = Request::new(check());
@@ -176,7 +184,7 @@ async fn headers_over_16_kib_are_refused() {
     assert_serves(&server.channel).await;
     let padding = "x".repeat(most);
     let body = (framed(&check()), Body::Whole);
-    let refused = raw::call(server.grpc, CHECK, &[("x-padding", &padding)], body).await.unwrap();
+    let refused = raw::call(&server, CHECK, &[("x-padding", &padding)], body).await.unwrap();
     assert_eq!(refused.http_status, 431);
 }
 
@@ -196,9 +204,8 @@ async fn open(channel: &Channel) -> Result<Stream, Status> {
     Ok(Stream { _requests: requests, _answers: answers })
 }
 
-#[tokio::test]
-async fn the_257th_stream_of_a_connection_waits() {
-    let server = InProcess::start(Source::Demo).await;
+async fn the_257th_stream_of_a_connection_waits(over: Over) {
+    let server = over.start(Limits::default()).await;
     let mut streams = Vec::new();
     for _ in 0..CONNECTION_STREAMS_MAX {
         streams.push(open(&server.channel).await.unwrap());
@@ -208,19 +215,18 @@ async fn the_257th_stream_of_a_connection_waits() {
     let waits = tokio::time::timeout(Duration::from_millis(100), &mut next).await;
     assert!(waits.is_err(), "the 257th stream must wait");
     // Other connections are not affected.
-    assert_serves(&connect(server.grpc).await).await;
+    assert_serves(&connect(&server).await).await;
     streams.pop();
     tokio::time::timeout(PATIENCE, next).await.unwrap().unwrap();
 }
 
 /// A client that ignores the limit of streams: each stream over the limit is reset, the first 256 are
 /// answered, and other connections are not affected.
-#[tokio::test]
-async fn streams_beyond_256_are_refused_and_the_others_are_served() {
+async fn streams_beyond_256_are_refused_and_the_others_are_served(over: Over) {
     const BEYOND: u32 = 20;
     let limits = Limits { unary_time_max: PATIENCE, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
-    let mut peer = Frames::connect(server.grpc).await;
+    let server = over.start(limits).await;
+    let mut peer = Frames::connect(&server).await;
     // Streams that a client opens have odd numbers.
     let streams = (0..CONNECTION_STREAMS_MAX + BEYOND).map(|at| 2 * at + 1);
     let (within, beyond) = (0..2 * CONNECTION_STREAMS_MAX, 2 * CONNECTION_STREAMS_MAX..);
@@ -264,7 +270,7 @@ async fn streams_beyond_256_are_refused_and_the_others_are_served() {
 async fn with_timeout(server: &InProcess, timeout: &str, request: &v1::CheckRequest) -> Code {
     let body = (framed(request), Body::Whole);
     let headers = [("grpc-timeout", timeout)];
-    raw::call(server.grpc, CHECK, &headers, body).await.unwrap().code()
+    raw::call(server, CHECK, &headers, body).await.unwrap().code()
 }
 
 #[tokio::test]
@@ -293,10 +299,9 @@ async fn calls_expired_on_arrival_are_not_answered() {
     }
 }
 
-#[tokio::test]
-async fn the_server_deadline_applies_to_long_absent_and_invalid_timeouts() {
+async fn the_server_deadline_applies_to_long_absent_and_invalid_timeouts(over: Over) {
     let limits = Limits { unary_time_max: Duration::from_millis(50), ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     for timeout in ["99999999H", "1S", "", "m", "50", "50x", "-1m", "1.5S", "123456789n", "+5S"] {
         let code = with_timeout(&server, timeout, &waiting_check()).await;
         assert_eq!(code, Code::DeadlineExceeded, "{timeout:?}");
@@ -306,7 +311,7 @@ async fn the_server_deadline_applies_to_long_absent_and_invalid_timeouts() {
     assert_eq!(status.code(), Code::DeadlineExceeded);
     // A call with an incomplete request waits as well.
     let part = (framed(&check())[..8].to_vec(), Body::Open);
-    let answer = raw::call(server.grpc, CHECK, &[], part).await.unwrap();
+    let answer = raw::call(&server, CHECK, &[], part).await.unwrap();
     assert_eq!(answer.code(), Code::DeadlineExceeded);
 }
 
@@ -402,10 +407,9 @@ async fn wait_until_served(channel: &Channel) {
     }
 }
 
-#[tokio::test]
-async fn calls_beyond_the_global_limit_are_refused_except_health() {
+async fn calls_beyond_the_global_limit_are_refused_except_health(over: Over) {
     let limits = Limits { in_flight_max: 2, peer_in_flight_max: 2, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     let mut streams = vec![open(&server.channel).await.unwrap()];
     assert_serves(&server.channel).await;
     streams.push(open(&server.channel).await.unwrap());
@@ -417,29 +421,26 @@ async fn calls_beyond_the_global_limit_are_refused_except_health() {
     // Management has permits of its own.
     server.roles().list_roles(iam::ListRolesRequest::default()).await.unwrap();
     assert_healthy(&server.channel).await;
-    assert_healthy(&connect(server.grpc).await).await;
+    assert_healthy(&connect(&server).await).await;
 
     streams.pop();
     wait_until_served(&server.channel).await;
 }
 
-#[tokio::test]
-async fn the_limit_of_one_peer_does_not_affect_other_peers() {
+async fn the_limit_of_one_peer_does_not_affect_other_peers(over: Over) {
     let limits = Limits { in_flight_max: 4, peer_in_flight_max: 2, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     let mut streams = Vec::new();
     for _ in 0..2 {
         // The limit counts the calls of all connections of a peer.
-        streams.push(open(&connect(server.grpc).await).await.unwrap());
+        streams.push(open(&connect(&server).await).await.unwrap());
     }
     assert_overloaded(&server.decisions().check(admitted_check()).await.unwrap_err());
     // A plain check needs no permit.
     assert_serves(&server.channel).await;
     assert_healthy(&server.channel).await;
 
-    let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
-    let other = other.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
-    let other = Channel::from(other);
+    let other = Place::from(&server).channel_of_another_peer().await;
     assert_serves(&other).await;
     streams.push(open(&other).await.unwrap());
     streams.push(open(&other).await.unwrap());
@@ -510,10 +511,9 @@ async fn calls_that_need_a_permit(server: &InProcess) -> [Code; 6] {
     .into()
 }
 
-#[tokio::test]
-async fn cancelled_calls_return_their_permits() {
+async fn cancelled_calls_return_their_permits(over: Over) {
     let limits = Limits { in_flight_max: 1, peer_in_flight_max: 1, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     for _ in 0..20 {
         let mut decisions = server.decisions();
         let call = decisions.check(waiting_check());

@@ -1,6 +1,7 @@
 //! A server on a machine that gives it little: threads, stack, address space, processors.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
@@ -26,8 +27,12 @@ fn after(shell: &str) -> Serving {
     Serving::spawn(command.args(SERVE), LINES)
 }
 
+fn address(server: &Serving) -> SocketAddr {
+    server.address("grpc").parse().unwrap()
+}
+
 async fn is_answered(server: &Serving) {
-    let mut peer = Frames::connect(server.address("grpc").parse().unwrap()).await;
+    let mut peer = Frames::connect(address(server)).await;
     peer.send(HEADERS, END_HEADERS, 1, &raw::header_block("/capstan.v1.DecisionService/Check"))
         .await;
     peer.send(DATA, END_STREAM, 1, &framed(&check())).await;
@@ -92,7 +97,7 @@ async fn what_peers_send_fits_into_what_the_limits_say() {
     let part = frame(DATA, 0, 1, &vec![0; 16 << 10]);
     let mut peers = vec![];
     for _ in 0..80 {
-        let mut peer = Frames::connect(server.address("grpc").parse().unwrap()).await;
+        let mut peer = Frames::connect(address(&server)).await;
         peer.send_bytes(&[&head[..], &frame(DATA, 0, 1, &announced), &part.repeat(63)].concat())
             .await;
         peers.push(peer);

@@ -39,6 +39,7 @@ mod machine;
 mod manage;
 mod metrics;
 mod node;
+mod over;
 mod overload;
 mod python;
 mod raw;

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use capstan_proto::v1::{self, decision_service_client::DecisionServiceClient};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::common::{PATIENCE, Serving, folder};
+use crate::over::Over;
 use crate::raw::reason;
+use crate::secrets::Channel;
 
 /// Eight connections of 256 streams: twice the limit of calls in flight of one peer.
 const CONNECTIONS: usize = 8;
@@ -153,23 +154,21 @@ async fn with_health_checks<T>(channel: &Channel, other: impl Future<Output = T>
     (ended, healthy)
 }
 
-fn overload(name: &str, call: Call) {
+fn overload(name: &str, call: Call, over: Over) {
     let time = Duration::from_millis(500);
     let file = folder(name).join("policy.yaml");
     std::fs::write(&file, policy(2_000)).unwrap();
     let arguments =
         ["--policy", file.to_str().unwrap(), "--listen", "127.0.0.1:0", "--http", "none"];
-    let server = Serving::start(&arguments, 1);
-    let url = format!("http://{}", server.address("grpc"));
+    let server = Serving::start(&[&arguments[..], &over.arguments()].concat(), 1);
+    let place = over.of(&server);
     let threads = tokio::runtime::Runtime::new().unwrap();
     threads.block_on(async {
-        let connect =
-            || async { Channel::from_shared(url.clone()).unwrap().connect().await.unwrap() };
         let mut channels = Vec::new();
         for _ in 0..CONNECTIONS {
-            channels.push(connect().await);
+            channels.push(place.channel().await);
         }
-        let prober = connect().await;
+        let prober = place.channel().await;
         let peak_rate = measure_peak(&channels, call, time).await;
         for times in [0.7, 2.0, 10.0] {
             let offered = send_at_rate(&channels, call, times * peak_rate, time);
@@ -184,10 +183,20 @@ fn overload(name: &str, call: Call) {
 
 #[test]
 fn excess_checks_are_answered_or_refused() {
-    overload("overload-checks", Call::Check);
+    overload("overload-checks", Call::Check, Over::Plain);
+}
+
+#[test]
+fn excess_checks_are_answered_or_refused_over_tls() {
+    overload("overload-checks-tls", Call::Check, Over::Tls);
 }
 
 #[test]
 fn excess_lists_are_answered_or_refused() {
-    overload("overload-lists", Call::ListIdentities);
+    overload("overload-lists", Call::ListIdentities, Over::Plain);
+}
+
+#[test]
+fn excess_lists_are_answered_or_refused_over_tls() {
+    overload("overload-lists-tls", Call::ListIdentities, Over::Tls);
 }

@@ -2,17 +2,18 @@
 //! end the call before the server does.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
 
 use capstan_proto::v1;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, WriteHalf};
+use tokio::net::UnixStream;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::common::PATIENCE;
+use crate::over::Place;
 use crate::secrets::{assert_metadata_tells_no_secret, assert_tells_no_secret};
 
 /// The response to a call.
@@ -56,15 +57,15 @@ pub(crate) enum Body {
 
 /// Makes one call on a new connection.
 pub(crate) async fn call(
-    server: SocketAddr,
+    server: impl Into<Place>,
     path: &str,
     headers: &[(&str, &str)],
     (bytes, body): (Vec<u8>, Body),
 ) -> Result<Answer, h2::Error> {
-    let tcp = TcpStream::connect(server).await.unwrap();
-    let (client, connection) = h2::client::handshake(tcp).await?;
+    let server = server.into();
+    let (client, connection) = h2::client::handshake(server.open().await.unwrap()).await?;
     let exchange = async {
-        let mut request = Request::post(format!("http://{server}{path}"))
+        let mut request = Request::post(format!("http://{}{path}", server.address))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
         for (name, value) in headers {
@@ -121,6 +122,8 @@ pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 pub(crate) const ACK: u8 = 1;
 
+pub(crate) const FLOW_CONTROL_ERROR: u32 = 3;
+pub(crate) const FRAME_SIZE_ERROR: u32 = 6;
 pub(crate) const REFUSED_STREAM: u32 = 7;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
@@ -136,15 +139,15 @@ pub(crate) type Frame = (u8, u8, u32, Vec<u8>);
 
 impl Frames {
     /// Connects and exchanges settings. The client uses the default settings.
-    pub(crate) async fn connect(server: SocketAddr) -> Self {
+    pub(crate) async fn connect(server: impl Into<Place>) -> Self {
         Self::connect_with_settings(server).await.0
     }
 
     /// Also returns the server's settings by their numbers.
-    pub(crate) async fn connect_with_settings(server: SocketAddr) -> (Self, BTreeMap<u16, u32>) {
-        let socket = TcpStream::connect(server).await.unwrap();
-        socket.set_nodelay(true).unwrap();
-        Self::over(socket).await
+    pub(crate) async fn connect_with_settings(
+        server: impl Into<Place>,
+    ) -> (Self, BTreeMap<u16, u32>) {
+        Self::over(server.into().open().await.unwrap()).await
     }
 
     /// The same over a unix socket.
@@ -159,7 +162,7 @@ impl Frames {
 
     async fn over(socket: impl Socket + 'static) -> (Self, BTreeMap<u16, u32>) {
         let mut frames = Self(Box::new(socket));
-        frames.0.write_all(PREFACE).await.unwrap();
+        frames.send_bytes(PREFACE).await;
         frames.send(SETTINGS, 0, 0, &[]).await;
         let (kind, _, _, payload) = frames.next().await;
         assert_eq!(kind, SETTINGS, "the server's settings come first");
@@ -170,6 +173,12 @@ impl Frames {
             (name, u32::from_be_bytes(value.try_into().unwrap()))
         });
         (frames, settings.collect())
+    }
+
+    /// Divides the connection into one half that reads frames, and one that writes.
+    pub(crate) fn split(self) -> (Self, WriteHalf<Box<dyn Socket>>) {
+        let (read, write) = tokio::io::split(self.0);
+        (Self(Box::new(tokio::io::join(read, tokio::io::sink()))), write)
     }
 
     /// Reads frames until this stream has ended. Returns its DATA; `None` for a response without a
@@ -203,7 +212,9 @@ impl Frames {
 
     /// The same on a connection that may have ended.
     pub(crate) async fn try_send_bytes(&mut self, frames: &[u8]) -> std::io::Result<()> {
-        self.0.write_all(frames).await
+        self.0.write_all(frames).await?;
+        // TLS may hold the end of what was written.
+        self.0.flush().await
     }
 
     /// Reads the next frame. Panics if the connection ends.
@@ -215,9 +226,12 @@ impl Frames {
     pub(crate) async fn next_or_end(&mut self) -> Option<Frame> {
         let next = async {
             let mut head = [0; 9];
-            if self.0.read(&mut head[..1]).await.unwrap() == 0 {
-                return None;
-            }
+            match self.0.read(&mut head[..1]).await {
+                Ok(0) => return None,
+                // The same over TLS: the server says no more than GOAWAY.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return None,
+                read => read.unwrap(),
+            };
             self.0.read_exact(&mut head[1..]).await.unwrap();
             let [a, b, c, kind, flags, stream @ ..] = head;
             let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];

@@ -1,6 +1,7 @@
 //! How a connection reads calls: in one packet or in many, soon or late, answered before or after.
 
 pub(crate) mod bounds;
+mod claims;
 mod differential;
 mod ends;
 mod floods;
@@ -18,10 +19,21 @@ use prost::Message as _;
 
 use crate::common::{InProcess, PATIENCE};
 use crate::metrics;
+use crate::over::{Over, over_both};
 use crate::raw::{
     self, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, batch,
     check, frame, framed,
 };
+
+over_both!(
+    a_check_is_answered_however_its_bytes_arrive,
+    a_check_without_its_body_ends_at_its_deadline,
+    bodies_around_the_short_limit_are_answered,
+    many_calls_at_once_are_all_answered,
+    a_long_body_behind_many_calls_is_read,
+    a_response_waits_for_the_body_of_its_request,
+    the_windows_have_their_sizes,
+);
 
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
 const BATCH: &str = "/capstan.v1.DecisionService/BatchCheck";
@@ -52,9 +64,8 @@ fn assert_allowed(message: Option<&Vec<u8>>) {
 
 /// A plain check is answered wherever its bytes are divided, and however long its body takes, within
 /// the deadline.
-#[tokio::test]
-async fn a_check_is_answered_however_its_bytes_arrive() {
-    let server = InProcess::start(Source::Demo).await;
+async fn a_check_is_answered_however_its_bytes_arrive(over: Over) {
+    let server = over.start(Limits::default()).await;
     let head = frame(HEADERS, END_HEADERS, 1, &raw::header_block(CHECK));
     let body = framed(&check());
     let in_halves = {
@@ -66,7 +77,7 @@ async fn a_check_is_answered_however_its_bytes_arrive() {
     for frames in [whole, in_halves, ends_apart] {
         let bytes = [head.clone(), frames].concat();
         for at in (1..bytes.len()).step_by(7) {
-            let mut peer = Frames::connect(server.grpc).await;
+            let mut peer = Frames::connect(&server).await;
             let (first, rest) = bytes.split_at(at);
             peer.send_bytes(first).await;
             tokio::task::yield_now().await;
@@ -75,9 +86,9 @@ async fn a_check_is_answered_however_its_bytes_arrive() {
         }
     }
     let limits = Limits { unary_time_max: PATIENCE, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     for wait in [Duration::from_millis(1), 4 * SHORT_WAIT_MAX] {
-        let mut peer = Frames::connect(server.grpc).await;
+        let mut peer = Frames::connect(&server).await;
         peer.send_bytes(&head).await;
         tokio::time::sleep(wait).await;
         peer.send(DATA, 0, 1, &body).await;
@@ -88,11 +99,10 @@ async fn a_check_is_answered_however_its_bytes_arrive() {
 }
 
 /// A body that does not arrive has the deadline of the call, although no permit was taken at first.
-#[tokio::test]
-async fn a_check_without_its_body_ends_at_its_deadline() {
+async fn a_check_without_its_body_ends_at_its_deadline(over: Over) {
     let limits = Limits { unary_time_max: Duration::from_millis(100), ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
-    let mut peer = Frames::connect(server.grpc).await;
+    let server = over.start(limits).await;
+    let mut peer = Frames::connect(&server).await;
     peer.send(HEADERS, END_HEADERS, 1, &raw::header_block(CHECK)).await;
     assert_eq!(peer.answer(1).await, None, "an error");
     let late = "capstan_requests_total{rpc=\"Check\",code=\"DEADLINE_EXCEEDED\"}";
@@ -101,10 +111,9 @@ async fn a_check_without_its_body_ends_at_its_deadline() {
 }
 
 /// Bodies around `SHORT_BODY_MAX`, in frames of at most 16 KiB.
-#[tokio::test]
-async fn bodies_around_the_short_limit_are_answered() {
-    let server = InProcess::start(Source::Demo).await;
-    let mut peer = Frames::connect(server.grpc).await;
+async fn bodies_around_the_short_limit_are_answered(over: Over) {
+    let server = over.start(Limits::default()).await;
+    let mut peer = Frames::connect(&server).await;
     let batch = |length: usize| {
         let v1::CheckRequest { identity, capability, resource, .. } = check();
         let item = v1::CheckItem { identity, capability, resource, properties: None };
@@ -128,9 +137,8 @@ async fn bodies_around_the_short_limit_are_answered() {
 }
 
 /// More calls than one wake of a connection reads or starts, of every kind, all at once.
-#[tokio::test]
-async fn many_calls_at_once_are_all_answered() {
-    let server = InProcess::start(Source::Demo).await;
+async fn many_calls_at_once_are_all_answered(over: Over) {
+    let server = over.start(Limits::default()).await;
     for (path, body, at_once) in [
         (CHECK, framed(&check()), 128),
         (BATCH, framed(&batch(0)), 128),
@@ -140,7 +148,7 @@ async fn many_calls_at_once_are_all_answered() {
     ] {
         // Heads and bodies in turn, and then all heads before all bodies.
         for apart in [false, true] {
-            let mut peer = Frames::connect(server.grpc).await;
+            let mut peer = Frames::connect(&server).await;
             let streams: Vec<u32> = (0..).map(|at| 2 * at + 1).take(at_once).collect();
             let head = |stream| frame(HEADERS, END_HEADERS, stream, &raw::header_block(path));
             let data = |stream| frame(DATA, END_STREAM, stream, &body);
@@ -159,10 +167,9 @@ async fn many_calls_at_once_are_all_answered() {
 }
 
 /// A call that waits for its turn, while its body is not complete and the socket has more of it.
-#[tokio::test]
-async fn a_long_body_behind_many_calls_is_read() {
-    let server = InProcess::start(Source::Demo).await;
-    let mut peer = Frames::connect(server.grpc).await;
+async fn a_long_body_behind_many_calls_is_read(over: Over) {
+    let server = over.start(Limits::default()).await;
+    let mut peer = Frames::connect(&server).await;
     let head = |stream| frame(HEADERS, END_HEADERS, stream, &raw::header_block(BATCH));
     let (short, long) = (framed(&batch(0)), framed(&batch(1_000)));
     let mut bytes = Vec::new();
@@ -183,10 +190,9 @@ async fn a_long_body_behind_many_calls_is_read() {
 
 /// The response to an unknown method could be sent before the body arrives, and the stream would be
 /// reset. HTTP/2 libraries close a connection with many resets.
-#[tokio::test]
-async fn a_response_waits_for_the_body_of_its_request() {
-    let server = InProcess::start(Source::Demo).await;
-    let mut peer = Frames::connect(server.grpc).await;
+async fn a_response_waits_for_the_body_of_its_request(over: Over) {
+    let server = over.start(Limits::default()).await;
+    let mut peer = Frames::connect(&server).await;
     for stream in (0..3_000).map(|at| 2 * at + 1) {
         let block = raw::header_block("/capstan.v1.DecisionService/Nothing");
         peer.send(HEADERS, END_HEADERS, stream, &block).await;
@@ -243,12 +249,11 @@ async fn a_path_is_taken_as_it_is() {
 }
 
 /// The windows that the server announces bound what it holds of bodies that nobody reads.
-#[tokio::test]
-async fn the_windows_have_their_sizes() {
+async fn the_windows_have_their_sizes(over: Over) {
     const INITIAL_WINDOW_SIZE: u16 = 4;
     const FIRST_WINDOW: u32 = 65_535;
-    let server = InProcess::start(Source::Demo).await;
-    let (mut peer, settings) = Frames::connect_with_settings(server.grpc).await;
+    let server = over.start(Limits::default()).await;
+    let (mut peer, settings) = Frames::connect_with_settings(&server).await;
     assert_eq!(settings.get(&INITIAL_WINDOW_SIZE), Some(&STREAM_WINDOW));
     let (kind, _, stream, payload) = loop {
         let next = peer.next().await;

@@ -358,16 +358,21 @@ fn read_within(file: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
 
 /// A socket from which a handshake reads a limited number of bytes: before it is known who is there, nobody may make the server
 /// hold more.
+///
+/// A client's first call may arrive with the last bytes of its handshake, and rustls reads on until it has a whole record. So bytes
+/// that are missing are no error yet: a handshake that is over does not ask again, and one that does has read too much.
 #[derive(Debug)]
 pub(crate) struct HandshakeLimited<S> {
     stream: S,
     /// `None` after the handshake.
     left: Option<usize>,
+    /// A read has found nothing left.
+    is_used_up: bool,
 }
 
 impl<S> HandshakeLimited<S> {
     pub(crate) const fn new(stream: S) -> Self {
-        Self { stream, left: Some(TLS_HANDSHAKE_BYTES_MAX) }
+        Self { stream, left: Some(TLS_HANDSHAKE_BYTES_MAX), is_used_up: false }
     }
 
     /// The handshake is over.
@@ -386,7 +391,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for HandshakeLimited<S> {
             return Pin::new(&mut self.stream).poll_read(cx, buffer);
         };
         if left == 0 {
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            if self.is_used_up {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            }
+            self.is_used_up = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let mut part = buffer.take(left);
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut part);

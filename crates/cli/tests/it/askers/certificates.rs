@@ -1,14 +1,21 @@
 //! Callers by their client certificates, and servers with TLS for other clients.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
+use std::sync::Arc;
 
 use capstan_policy::Asks;
 use capstan_testkit::https::Authority;
 use rcgen::{DnType, SanType};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::Value;
 
 use super::{Files, NGINX, secret};
-use crate::common::{Serving, capstan, stderr, stdout};
+use crate::common::{PATIENCE, Serving, capstan, stderr, stdout};
 
 /// A server with TLS that names its callers, and the files of its clients.
 pub(super) struct Secure {
@@ -17,16 +24,21 @@ pub(super) struct Secure {
 }
 
 impl Secure {
-    /// `acme/all` has a secret, and two workloads have certificates, of whom one is named. Two hosts are named, and have certificates in
-    /// several ways.
+    /// `acme/all` has a secret. Of workloads with certificates two are named, of whom one may search, and one is of another authority. Two
+    /// hosts are named, and have certificates in several ways.
     pub(super) fn start(name: &str, wants_certificates: bool) -> Self {
         let mut files = Files::new(name);
         files.add("all", &Asks::ALL, None);
         files.write();
-        let ci = "  - {name: ci, spiffe_id: 'spiffe://acme.example/ci', subtree: acme/images, methods: [check]}\n";
+        let named = ["ci", "finder"].map(|name| {
+            let methods = if name == "ci" { "check" } else { "check, search" };
+            format!(
+                "  - {{name: {name}, spiffe_id: 'spiffe://acme.example/{name}', subtree: acme/images, methods: [{methods}]}}\n"
+            )
+        });
         let hosts = "  - {name: web, dns_name: web.acme.example, methods: [check]}\n  - {name: shop, dns_name: \
                      shop.acme.example, methods: [check]}\n";
-        files.write_callers(&(files.callers.concat() + ci + hosts));
+        files.write_callers(&(files.callers.concat() + &named.concat() + hosts));
         let authority = Authority::generate();
         let (server, key) = authority.certificate(&["localhost", "127.0.0.1"], false);
         let mut all = vec![
@@ -35,9 +47,10 @@ impl Secure {
             ("server.key".into(), key.serialize_pem()),
             ("token".into(), secret("acme/all")),
         ];
-        for name in ["ci", "other"] {
-            let (certificate, key) =
-                authority.workload(&[&format!("spiffe://acme.example/{name}")]);
+        let stranger = Authority::generate();
+        for name in ["ci", "finder", "other", "foreign"] {
+            let (of, id) = if name == "foreign" { (&stranger, "ci") } else { (&authority, name) };
+            let (certificate, key) = of.workload(&[&format!("spiffe://acme.example/{id}")]);
             all.push((format!("{name}.pem"), certificate.pem()));
             all.push((format!("{name}.key"), key.serialize_pem()));
         }
@@ -56,7 +69,7 @@ impl Secure {
         }
         let path = |name: &str| files.path(name).display().to_string();
         let mut arguments =
-            vec!["--listen".into(), "127.0.0.1:0".into(), "--http".into(), "none".into()];
+            vec!["--listen".into(), "127.0.0.1:0".into(), "--http".into(), "127.0.0.1:0".into()];
         for (option, name) in [
             ("--policy", "policy.yaml"),
             ("--callers", "callers.yaml"),
@@ -69,7 +82,7 @@ impl Secure {
             arguments.extend(["--client-ca".to_owned(), path("ca.pem")]);
         }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let server = Serving::start(&arguments, 1);
+        let server = Serving::start(&arguments, 2);
         Self { files, server }
     }
 
@@ -167,11 +180,114 @@ fn callers_that_cannot_prove_themselves_are_warned_of() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
     let lines = warned("askers-unproved", false);
-    assert_eq!(lines.len(), 3, "{lines:?}");
-    for (line, caller) in lines.iter().zip(["ci", "web", "shop"]) {
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for (line, caller) in lines.iter().zip(["ci", "finder", "web", "shop"]) {
         let caller = format!(r#""caller":"{caller}""#);
         assert!(line.contains(&caller) && line.contains("--client-ca"), "{line}");
     }
     // A unix socket would have tokens, since this machine is named, too.
     assert_eq!(warned("askers-unproved-mutual", true), [""; 0]);
+}
+
+impl Secure {
+    /// Status and body of a request of AuthZEN, whose client shows this certificate. An error if there is no answer.
+    fn post(&self, client: Option<&str>, path: &str, body: &str) -> std::io::Result<(u16, Value)> {
+        let read = |name: &str| std::fs::read(self.files.path(name)).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&read("ca.pem")).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match client {
+            None => config.with_no_client_auth(),
+            Some(name) => {
+                let (pem, key) = (read(&format!("{name}.pem")), read(&format!("{name}.key")));
+                let chain = vec![CertificateDer::from_pem_slice(&pem).unwrap()];
+                let key = PrivateKeyDer::from_pem_slice(&key).unwrap();
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
+        let name = ServerName::try_from("localhost").unwrap();
+        let session = ClientConnection::new(Arc::new(config), name).unwrap();
+        let socket = TcpStream::connect(self.server.address("http")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = StreamOwned::new(session, socket);
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+        let head = format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n");
+        stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Ok((status, serde_json::from_str(body).unwrap_or_default()))
+    }
+}
+
+/// Over HTTPS the certificate names the same caller, of AuthZEN's requests.
+#[test]
+fn a_certificate_names_a_caller_of_authzen() {
+    let secure = Secure::start("askers-certificates-authzen", true);
+    let subject = r#""subject": {"type": "user", "id": "acme/reader"}, "action": {"name": "list"}"#;
+    let resource = |id: &str| format!(r#""resource": {{"type": "repo", "id": "{id}"}}"#);
+    let ask = |client, path: &str, body: &str| {
+        secure.post(client, &format!("/access/v1/{path}"), &format!("{{{body}}}"))
+    };
+    let evaluate =
+        |client, id: &str| ask(client, "evaluation", &format!("{subject}, {}", resource(id)));
+    for client in ["ci", "finder"] {
+        let (status, found) = evaluate(Some(client), NGINX).unwrap();
+        assert_eq!((status, &found["decision"]), (200, &true.into()), "{client}: {found}");
+        let (status, found) = evaluate(Some(client), "acme/images/absent").unwrap();
+        assert_eq!((status, &found["decision"]), (200, &false.into()), "{client}: {found}");
+        for outside in ["acme/other", "other/app", "acme", "acme/images-2/nginx"] {
+            let (status, found) = evaluate(Some(client), outside).unwrap();
+            assert_eq!(status, 403, "{client} {outside}: {found}");
+            assert!(found["decision"].is_null(), "{client} {outside}: {found}");
+        }
+        // Each of several is judged alone.
+        let both = format!("{{{}}}, {{{}}}", resource("acme/other"), resource(NGINX));
+        let several = format!(r#"{subject}, "evaluations": [{both}]"#);
+        let (status, found) = ask(Some(client), "evaluations", &several).unwrap();
+        assert_eq!(status, 200, "{client}: {found}");
+        let found = &found["evaluations"];
+        assert_eq!(found[0]["context"]["error"]["status"], 403, "{client}: {found}");
+        assert_eq!(found[1]["decision"], true, "{client}: {found}");
+    }
+    let searches = [
+        (
+            "search/subject",
+            format!(
+                r#""subject": {{"type": "user"}}, "action": {{"name": "list"}}, {}"#,
+                resource(NGINX)
+            ),
+            1,
+        ),
+        ("search/resource", format!(r#"{subject}, "resource": {{"type": "repo"}}"#), 2),
+        (
+            "search/action",
+            format!(r#""subject": {{"type": "user", "id": "acme/reader"}}, {}"#, resource(NGINX)),
+            1,
+        ),
+    ];
+    for (path, body, least) in &searches {
+        let (status, found) = ask(Some("ci"), path, body).unwrap();
+        assert_eq!((status, &found["results"]), (403, &Value::Null), "{path}: {found}");
+        let (status, found) = ask(Some("finder"), path, body).unwrap();
+        assert_eq!(status, 200, "{path}: {found}");
+        let results = found["results"].as_array().unwrap();
+        assert!(results.len() >= *least, "{path}: {found}");
+        let is_inside = |one: &Value| one["id"].as_str().unwrap().starts_with("acme/images/");
+        assert!(*path != "search/resource" || results.iter().all(is_inside), "{found}");
+    }
+    // Who has a certificate and no name is known to nobody, and who has none, or a stranger's, has no connection.
+    let (_, search, _) = &searches[0];
+    assert_eq!(evaluate(Some("other"), NGINX).unwrap().0, 401);
+    assert_eq!(ask(Some("other"), "search/subject", search).unwrap().0, 401);
+    for client in [None, Some("foreign")] {
+        assert!(evaluate(client, NGINX).is_err(), "{client:?}");
+        assert!(ask(client, "search/subject", search).is_err(), "{client:?}");
+    }
 }

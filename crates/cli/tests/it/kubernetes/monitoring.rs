@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -147,8 +147,9 @@ async fn promtool_prometheus_finds_what_alerts_and_dashboard_name() {
         18,
     );
     let prometheus = Prometheus::start(&server.address("probes"));
-    let mut decisions =
-        DecisionServiceClient::new(connect(server.address("grpc").parse().unwrap()).await);
+    let mut decisions = DecisionServiceClient::new(
+        connect(server.address("grpc").parse::<SocketAddr>().unwrap()).await,
+    );
     let expressions = expressions();
     assert!(expressions.len() >= 30, "{}", expressions.len());
     let alerts = std::fs::read_to_string(alerts()).unwrap();

@@ -8,15 +8,25 @@ use capstan_server::limits::Limits;
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tonic::transport::Endpoint;
 
 use super::{CHECK, assert_serves, open, waiting_check};
 use crate::common::{InProcess, PATIENCE, Serving, connect};
 use crate::metrics;
+use crate::over::{Over, Place, over_both};
 use crate::raw::{
     self, ACK, Body, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM,
     check, framed,
 };
+
+over_both!(
+    a_peer_that_does_not_answer_pings_is_disconnected,
+    connections_are_closed_at_their_age_without_failed_calls,
+    a_call_in_flight_outlives_the_age_of_its_connection,
+    connections_beyond_the_limit_are_closed_and_counted,
+    an_idle_connection_yields_to_a_new_one,
+    connections_of_one_peer_are_limited,
+    connections_without_a_preface_are_closed,
+);
 
 /// Makes a check on this connection and expects an answer.
 async fn assert_served(peer: &mut Frames) {
@@ -38,15 +48,14 @@ async fn assert_served(peer: &mut Frames) {
     }
 }
 
-#[tokio::test]
-async fn a_peer_that_does_not_answer_pings_is_disconnected() {
+async fn a_peer_that_does_not_answer_pings_is_disconnected(over: Over) {
     let limits = Limits {
         keepalive_interval: Duration::from_millis(100),
         keepalive_timeout: Duration::from_millis(100),
         ..Limits::default()
     };
-    let server = InProcess::start_within(limits).await;
-    let mut dead = TcpStream::connect(server.grpc).await.unwrap();
+    let server = over.start(limits).await;
+    let mut dead = Place::from(&server).open().await.unwrap();
     dead.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     let mut frames = Vec::new();
     let read = dead.read_to_end(&mut frames);
@@ -61,7 +70,7 @@ async fn a_peer_that_does_not_answer_pings_is_disconnected() {
     assert!(kinds.contains(&PING), "no ping among {kinds:?}");
 
     // A peer that answers pings keeps its connection.
-    let mut alive = Frames::connect(server.grpc).await;
+    let mut alive = Frames::connect(&server).await;
     let mut pings = 0;
     while pings < 5 {
         let (kind, flags, _, payload) = alive.next().await;
@@ -73,12 +82,11 @@ async fn a_peer_that_does_not_answer_pings_is_disconnected() {
     assert_served(&mut alive).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_are_closed_at_their_age_without_failed_calls() {
+async fn connections_are_closed_at_their_age_without_failed_calls(over: Over) {
     let limits = Limits { connection_age: Duration::from_millis(300), ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     // An idle connection is closed as well.
-    let tcp = TcpStream::connect(server.grpc).await.unwrap();
+    let tcp = Place::from(&server).open().await.unwrap();
     let (_client, idle) = h2::client::handshake(tcp).await.unwrap();
 
     let end = Instant::now() + Duration::from_secs(2);
@@ -109,28 +117,27 @@ async fn connections_are_closed_at_their_age_without_failed_calls() {
     assert_eq!(metrics::sum(&server, "capstan_requests_total").await, f64::from(calls));
 }
 
-#[tokio::test]
-async fn a_call_in_flight_outlives_the_age_of_its_connection() {
+async fn a_call_in_flight_outlives_the_age_of_its_connection(over: Over) {
     let limits = Limits { connection_age: Duration::from_millis(50), ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     let body = (framed(&waiting_check()), Body::Whole);
     let began = Instant::now();
-    let answer = raw::call(server.grpc, CHECK, &[], body).await.unwrap();
+    let answer = raw::call(&server, CHECK, &[], body).await.unwrap();
     assert_eq!(answer.reason(), "REVISION_NOT_AVAILABLE");
     assert!(began.elapsed() > Duration::from_millis(200));
 }
 
-#[tokio::test]
-async fn connections_beyond_the_limit_are_closed_and_counted() {
+async fn connections_beyond_the_limit_are_closed_and_counted(over: Over) {
     let limits = Limits { connections_max: 3, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     let mut others = Vec::new();
     for _ in 0..2 {
-        let channel = connect(server.grpc).await;
+        let channel = connect(&server).await;
         others.push((open(&channel).await.unwrap(), channel));
     }
     let _busy = open(&server.channel).await.unwrap();
-    let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
+    // Before the handshake of TLS.
+    let mut refused = TcpStream::connect(server.grpc).await.unwrap();
     let mut nothing = Vec::new();
     refused.read_to_end(&mut nothing).await.unwrap();
     assert!(nothing.is_empty(), "{nothing:?}");
@@ -141,8 +148,8 @@ async fn connections_beyond_the_limit_are_closed_and_counted() {
     others.pop();
     let began = Instant::now();
     loop {
-        let again = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
-        if DecisionServiceClient::new(again.connect_lazy()).check(check()).await.is_ok() {
+        let again = Place::from(&server).endpoint().connect_lazy();
+        if DecisionServiceClient::new(again).check(check()).await.is_ok() {
             break;
         }
         assert!(began.elapsed() < PATIENCE, "the permit is never released");
@@ -150,8 +157,7 @@ async fn connections_beyond_the_limit_are_closed_and_counted() {
 }
 
 /// At a limit, the connection that has been idle longest yields to a new one, with a GOAWAY.
-#[tokio::test]
-async fn an_idle_connection_yields_to_a_new_one() {
+async fn an_idle_connection_yields_to_a_new_one(over: Over) {
     for (connections_max, peer_connections_max) in [(3, 10), (10, 3)] {
         let limits = Limits {
             connections_max,
@@ -159,14 +165,14 @@ async fn an_idle_connection_yields_to_a_new_one() {
             yield_idle_min: Duration::from_millis(50),
             ..Limits::default()
         };
-        let server = InProcess::start_within(limits).await;
+        let server = over.start(limits).await;
         let _busy = open(&server.channel).await.unwrap();
-        let mut idle = Frames::connect(server.grpc).await;
-        let mut other = Frames::connect(server.grpc).await;
+        let mut idle = Frames::connect(&server).await;
+        let mut other = Frames::connect(&server).await;
         tokio::time::sleep(2 * limits.yield_idle_min).await;
         // A call makes the first one the last to yield.
         assert_served(&mut idle).await;
-        let new = connect(server.grpc).await;
+        let new = connect(&server).await;
         assert_serves(&new).await;
         let mut kinds = Vec::new();
         while let Some((kind, ..)) = other.next_or_end().await {
@@ -178,39 +184,37 @@ async fn an_idle_connection_yields_to_a_new_one() {
     }
 }
 
-#[tokio::test]
-async fn connections_of_one_peer_are_limited() {
+async fn connections_of_one_peer_are_limited(over: Over) {
     let limits = Limits { peer_connections_max: 2, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
-    let second = connect(server.grpc).await;
+    let server = over.start(limits).await;
+    let second = connect(&server).await;
     let _busy = (open(&second).await.unwrap(), open(&server.channel).await.unwrap());
-    let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
+    // Before the handshake of TLS.
+    let mut refused = TcpStream::connect(server.grpc).await.unwrap();
     let mut nothing = Vec::new();
     refused.read_to_end(&mut nothing).await.unwrap();
     assert!(nothing.is_empty(), "{nothing:?}");
     let scraped = metrics::scrape(&server).await;
     assert!(scraped["capstan_shed_total{scope=\"connections\"}"] >= 1.0);
     // Another loopback address is another peer.
-    let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
-    let other = other.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
-    assert_serves(&other.into()).await;
+    let other = Place::from(&server).channel_of_another_peer().await;
+    assert_serves(&other).await;
     assert_serves(&server.channel).await;
 }
 
 /// The age of a connection starts after its HTTP/2 preface. `GREETING_MAX` limits the time before.
-#[tokio::test]
-async fn connections_without_a_preface_are_closed() {
-    let limits = Limits { greeting_max: Duration::from_millis(300), ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
+async fn connections_without_a_preface_are_closed(over: Over) {
+    let limits = Limits { greeting_max: Duration::from_secs(1), ..Limits::default() };
+    let server = over.start(limits).await;
     for said in [&b""[..], b"PRI * HTTP/2.0\r\n"] {
-        let mut silent = TcpStream::connect(server.grpc).await.unwrap();
+        let mut silent = Place::from(&server).open().await.unwrap();
         silent.write_all(said).await.unwrap();
         // The server may send its own settings before it closes the connection.
         let ended = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await;
         assert!(ended.is_ok(), "still open after {said:?}");
     }
     // After the preface, a connection may be idle for longer. `next` fails if the connection ends.
-    let mut idle = Frames::connect(server.grpc).await;
+    let mut idle = Frames::connect(&server).await;
     let until = tokio::time::Instant::now() + 2 * limits.greeting_max;
     while tokio::time::timeout_at(until, idle.next()).await.is_ok() {}
     assert_served(&mut idle).await;

@@ -5,6 +5,7 @@ mod resolved;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use base64::Engine as _;
 use capstan_policy::Catalogs;
@@ -500,7 +501,7 @@ async fn methods_take_compressed_messages() {
     let data = Data::init(CATALOG);
     let server = data.start();
     let token = objects(&server.operator().await, "acme").await;
-    let address = server.grpc.strip_prefix("http://").unwrap().parse().unwrap();
+    let address: SocketAddr = server.grpc.strip_prefix("http://").unwrap().parse().unwrap();
     let (mut called, mut done) = (BTreeSet::new(), 0);
     for (method, what, message) in requests("acme", CATALOG, &token) {
         if method == WATCH && what != "a folder" {

@@ -21,14 +21,19 @@ use tokio::sync::oneshot;
 use super::Files;
 use super::rotation::connect;
 use crate::common::{PATIENCE, Serving, capstan, config_within, stderr};
+use crate::raw::{
+    ACK, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, SETTINGS, batch, frame, framed,
+    header_block,
+};
 
-/// A connection with TLS, after its handshake; or what went wrong.
-fn handshake(
+const BATCH: &str = "/capstan.v1.DecisionService/BatchCheck";
+
+/// A client that trusts the authority.
+fn client(
     files: &Files,
-    address: &str,
     version: &'static SupportedProtocolVersion,
     protocols: &[&str],
-) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(files.authority.der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -38,8 +43,18 @@ fn handshake(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+/// A connection with TLS, after its handshake; or what went wrong.
+fn handshake(
+    files: &Files,
+    address: &str,
+    version: &'static SupportedProtocolVersion,
+    protocols: &[&str],
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
     let name = ServerName::try_from("localhost").unwrap();
-    let session = ClientConnection::new(Arc::new(config), name).unwrap();
+    let session = ClientConnection::new(client(files, version, protocols), name).unwrap();
     let socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut stream = StreamOwned::new(session, socket);
@@ -226,6 +241,36 @@ fn half_handshakes_hold_little() {
     assert!(begun.elapsed() < GREETING_MAX, "it is read on");
 }
 
+/// A client's first call is no part of its handshake, however long it is, and although both arrive together.
+#[test]
+fn a_long_first_call_may_come_with_the_end_of_the_handshake() {
+    let files = Files::new("tls-first-call");
+    let server = files.serve(&[]);
+    let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    bytes.extend(frame(HEADERS, END_HEADERS, 1, &header_block(BATCH)));
+    for part in framed(&batch(1_000)).chunks(16_000) {
+        bytes.extend(frame(DATA, 0, 1, part));
+    }
+    bytes.extend(frame(DATA, END_STREAM, 1, &[]));
+    bytes.extend(frame(PING, 0, 0, b"answered"));
+    assert!(bytes.len() > TLS_HANDSHAKE_BYTES_MAX + 4_096);
+    let config = client(&files, &TLS13, &["h2"]);
+    let mut session =
+        ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+    // What is written before the handshake goes out with its end.
+    session.writer().write_all(&bytes).unwrap();
+    let socket = TcpStream::connect(server.address("grpc")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = StreamOwned::new(session, socket);
+    let (mut answer, mut part) = (Vec::new(), [0; 4_096]);
+    let answered = frame(PING, ACK, 0, b"answered");
+    while !answer.windows(answered.len()).any(|some| some == answered) {
+        let read = stream.read(&mut part).expect("the connection is closed");
+        assert_ne!(read, 0, "the connection is closed");
+        answer.extend_from_slice(&part[..read]);
+    }
+}
+
 /// Unix sockets, and the operator's, stay as they are.
 #[test]
 fn unix_sockets_have_no_tls() {
@@ -249,9 +294,9 @@ fn answers_that_are_not_read_are_bounded() {
     let server = files.serve(&[]);
     let mut stream = handshake(&files, &server.address("grpc"), &TLS13, &["h2"]).unwrap();
     stream.sock.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-    stream.write_all(crate::raw::PREFACE).unwrap();
-    stream.write_all(&crate::raw::frame(crate::raw::SETTINGS, 0, 0, &[])).unwrap();
-    let ping = crate::raw::frame(crate::raw::PING, 0, 0, &[7; 8]);
+    stream.write_all(PREFACE).unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).unwrap();
+    let ping = frame(PING, 0, 0, &[7; 8]);
     let pings = ping.repeat(4_096);
     // The system has buffers of megabytes for each direction.
     let (mut sent, most) = (0, (64 << 20) + TLS_BUFFER_MAX);

@@ -1,6 +1,7 @@
 //! What was proved once, and is not any more: keys that end, roles of a stream, the body of a call that comes late, and roles
 //! that another organization has no say in.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use capstan_proto::iam::v1 as iam;
@@ -103,7 +104,8 @@ async fn a_body_that_comes_late_finds_its_credential_gone() {
         block.extend(raw::literal(0, "x-capstan-caller", "acme/bot"));
         block
     };
-    let mut peer = Frames::connect(world.server.address("grpc").parse().unwrap()).await;
+    let mut peer =
+        Frames::connect(world.server.address("grpc").parse::<SocketAddr>().unwrap()).await;
     peer.send(HEADERS, END_HEADERS, 1, &head()).await;
     peer.send(DATA, END_STREAM, 1, &create("acme/early")).await;
     assert!(peer.answer(1).await.is_some(), "made");

@@ -12,18 +12,33 @@ use capstan_server::limits::{
 };
 use capstan_server::server::{Config, Runtime};
 use prost::Message as _;
+use tokio::io::AsyncWriteExt as _;
 use tonic::Code;
-use tonic::transport::Endpoint;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::{BATCH, CHECK, STREAM};
-use crate::common::{InProcess, PATIENCE, Serving, connect, folder};
+use crate::common::{InProcess, PATIENCE, Serving, config_within, connect, folder};
 use crate::metrics::{of, scrape};
+use crate::over::{Over, Place, over_both};
 use crate::raw::{
     self, Body, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GOAWAY, HEADERS,
     RST_STREAM, SETTINGS, WINDOW_UPDATE, batch, call, check, frame, framed, reason,
 };
+
+over_both!(
+    bodies_that_do_not_end_have_a_budget,
+    a_peer_holds_at_most_its_share,
+    a_peer_without_room_for_a_frame_is_told,
+    requests_have_the_size_of_their_method,
+    long_batches_leave_room_for_short_calls,
+    a_connection_whose_calls_are_shed_rests,
+    health_has_its_own_permits_and_deadline,
+    an_answer_without_a_window_is_reset,
+    a_peer_that_reads_nothing_is_disconnected,
+    announced_lengths_take_no_memory,
+    a_peer_that_was_no_longer_read_gets_every_answer,
+);
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
@@ -60,10 +75,9 @@ pub(crate) fn memory(server: &Serving, name: &str) -> u64 {
 }
 
 /// 5,120 messages that announce 4 MiB each, and of which nothing but the announcement arrives.
-#[tokio::test]
-async fn announced_lengths_take_no_memory() {
-    let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
-    let address = server.address("grpc").parse().unwrap();
+async fn announced_lengths_take_no_memory(over: Over) {
+    let server = over.serve(&[]);
+    let address = over.of(&server);
     let before = resident(&server);
     let length = u32::try_from(MESSAGE_BYTES_MAX).unwrap().to_be_bytes();
     let claim = [&[0][..], &length].concat();
@@ -89,12 +103,11 @@ async fn announced_lengths_take_no_memory() {
 
 /// Bodies that do not end are held up to the budget of the connection; then the call is refused, and
 /// others are served.
-#[tokio::test]
-async fn bodies_that_do_not_end_have_a_budget() {
+async fn bodies_that_do_not_end_have_a_budget(over: Over) {
     let limits =
         Limits { connection_held_bytes_max: 40_000, unary_time_max: PATIENCE, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
-    let mut peer = Frames::connect(server.grpc).await;
+    let server = over.start(limits).await;
+    let mut peer = Frames::connect(&server).await;
     let part = &framed(&batch(1_000))[..15_000];
     for stream in [1, 3, 5] {
         peer.send(HEADERS, END_HEADERS, stream, &raw::header_block(BATCH)).await;
@@ -113,19 +126,18 @@ async fn bodies_that_do_not_end_have_a_budget() {
 }
 
 /// The budget of a peer leaves room for others, and the budget of all bounds them together.
-#[tokio::test]
-async fn a_peer_holds_at_most_its_share() {
+async fn a_peer_holds_at_most_its_share(over: Over) {
     let limits = Limits {
         held_bytes_max: 60_000,
         peer_held_bytes_max: 40_000,
         unary_time_max: PATIENCE,
         ..Limits::default()
     };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     let part = &framed(&batch(1_000))[..15_000];
     let mut peers = Vec::new();
     for _ in 0..2 {
-        let mut peer = Frames::connect(server.grpc).await;
+        let mut peer = Frames::connect(&server).await;
         peer.send(HEADERS, END_HEADERS, 1, &raw::header_block(BATCH)).await;
         peer.send(DATA, 0, 1, part).await;
         peers.push(peer);
@@ -134,13 +146,12 @@ async fn a_peer_holds_at_most_its_share() {
     while of(&server, "capstan_held_bytes").await < 30_000.0 {
         assert!(began.elapsed() < PATIENCE, "the parts never arrive");
     }
-    let mut third = Frames::connect(server.grpc).await;
+    let mut third = Frames::connect(&server).await;
     third.send(HEADERS, END_HEADERS, 1, &raw::header_block(BATCH)).await;
     third.send(DATA, 0, 1, part).await;
     assert_eq!(third.answer(1).await, None, "the peer has its share");
     // Another loopback address is another peer.
-    let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
-    let other = other.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
+    let other = Place::from(&server).channel_of_another_peer().await;
     let mut other = v1::decision_service_client::DecisionServiceClient::new(other);
     other.batch_check(batch(700)).await.unwrap();
     drop(peers);
@@ -149,19 +160,18 @@ async fn a_peer_holds_at_most_its_share() {
 }
 
 /// A connection without room for the frame that it has begun is told so before it ends.
-#[tokio::test]
-async fn a_peer_without_room_for_a_frame_is_told() {
+async fn a_peer_without_room_for_a_frame_is_told(over: Over) {
     let limits =
         Limits { peer_held_bytes_max: 17_000, unary_time_max: PATIENCE, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
-    let mut holds = Frames::connect(server.grpc).await;
+    let server = over.start(limits).await;
+    let mut holds = Frames::connect(&server).await;
     holds.send(HEADERS, END_HEADERS, 1, &raw::header_block(BATCH)).await;
     holds.send(DATA, 0, 1, &framed(&batch(1_000))[..15_000]).await;
     let began = Instant::now();
     while of(&server, "capstan_held_bytes").await < 15_000.0 {
         assert!(began.elapsed() < PATIENCE, "the body never arrives");
     }
-    let mut late = Frames::connect(server.grpc).await;
+    let mut late = Frames::connect(&server).await;
     late.send(HEADERS, END_HEADERS, 1, &raw::header_block(BATCH)).await;
     late.send_bytes(&frame(DATA, 0, 1, &[0; 10_000])[..9_000]).await;
     let reason = loop {
@@ -179,9 +189,8 @@ async fn a_peer_without_room_for_a_frame_is_told() {
 }
 
 /// Only batches and Envoy's requests may be longer than 256 KiB, and health has 4 KiB.
-#[tokio::test]
-async fn requests_have_the_size_of_their_method() {
-    let server = InProcess::start(Source::Demo).await;
+async fn requests_have_the_size_of_their_method(over: Over) {
+    let server = over.start(Limits::default()).await;
     let padded = |length: usize| {
         let value = prost_types::value::Kind::StringValue("x".repeat(length));
         let value = prost_types::Value { kind: Some(value) };
@@ -203,9 +212,9 @@ async fn requests_have_the_size_of_their_method() {
         let name = HealthCheckRequest { service: "x".repeat(length) };
         (framed(&name), Body::Whole)
     };
-    let fits = call(server.grpc, HEALTH, &[], health(HEALTH_BYTES_MAX - 3)).await.unwrap();
+    let fits = call(&server, HEALTH, &[], health(HEALTH_BYTES_MAX - 3)).await.unwrap();
     assert_eq!(fits.code(), Code::NotFound, "no such service");
-    let beyond = call(server.grpc, HEALTH, &[], health(HEALTH_BYTES_MAX)).await.unwrap();
+    let beyond = call(&server, HEALTH, &[], health(HEALTH_BYTES_MAX)).await.unwrap();
     assert_eq!((beyond.code(), &*beyond.reason()), (Code::ResourceExhausted, "TOO_LARGE"));
 }
 
@@ -248,18 +257,14 @@ async fn a_question_has_at_most_256_properties() {
 }
 
 /// Longer than a second of work arrives at once. A plain check that comes later is answered first.
-#[tokio::test]
-async fn long_batches_leave_room_for_short_calls() {
+async fn long_batches_leave_room_for_short_calls(over: Over) {
     let limits = Limits { unary_time_max: PATIENCE, ..Limits::default() };
-    let server = InProcess::start_with(Config {
-        runtime: Runtime::PerCore(1),
-        ..crate::common::config_within(limits)
-    })
-    .await;
+    let config = Config { runtime: Runtime::PerCore(1), ..config_within(limits) };
+    let server = InProcess::start_with(over.config(config)).await;
     let checks = (0..700).map(|_| supplied(PROPERTIES_MAX)).collect();
     let batch = v1::BatchCheckRequest { checks, consistency: None };
     assert!(batch.encoded_len() > 3 << 20);
-    let long = connect(server.grpc).await;
+    let long = connect(&server).await;
     let long = (0..2).map(|_| {
         let mut decisions = v1::decision_service_client::DecisionServiceClient::new(long.clone());
         let batch = batch.clone();
@@ -287,18 +292,17 @@ async fn long_batches_leave_room_for_short_calls() {
 }
 
 /// More calls than there are permits are refused all at once, and the connection reads what comes behind them when it has rested.
-#[tokio::test]
-async fn a_connection_whose_calls_are_shed_rests() {
+async fn a_connection_whose_calls_are_shed_rests(over: Over) {
     const CALLS: u32 = 200;
     let limits = Limits { in_flight_max: 1, peer_in_flight_max: 1, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
-    let mut holder = Frames::connect(server.grpc).await;
+    let server = over.start(limits).await;
+    let mut holder = Frames::connect(&server).await;
     holder.send(HEADERS, END_HEADERS, 1, &raw::header_block(STREAM)).await;
     let began = Instant::now();
     while of(&server, "capstan_in_flight").await < 1.0 {
         assert!(began.elapsed() < PATIENCE, "the stream takes no permit");
     }
-    let mut peer = Frames::connect(server.grpc).await;
+    let mut peer = Frames::connect(&server).await;
     let call = |stream: u32, path: &str, message: &[u8]| {
         let head = frame(HEADERS, END_HEADERS, stream, &raw::header_block(path));
         [head, frame(DATA, END_STREAM, stream, message)].concat()
@@ -327,8 +331,7 @@ async fn a_connection_whose_calls_are_shed_rests() {
     assert_eq!(scraped[exhausted], f64::from(CALLS));
 }
 
-#[tokio::test]
-async fn health_has_its_own_permits_and_deadline() {
+async fn health_has_its_own_permits_and_deadline(over: Over) {
     let limits = Limits {
         probes_max: 2,
         peer_probes_max: 2,
@@ -336,7 +339,7 @@ async fn health_has_its_own_permits_and_deadline() {
         unary_time_max: Duration::from_millis(200),
         ..Limits::default()
     };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     let request = || HealthCheckRequest { service: String::new() };
     let mut health = HealthClient::new(server.channel.clone());
     let mut watches = Vec::new();
@@ -360,17 +363,16 @@ async fn health_has_its_own_permits_and_deadline() {
     }
     // A request that does not arrive.
     let half = (framed(&request())[..3].to_vec(), Body::Open);
-    let late = call(server.grpc, HEALTH, &[], half).await.unwrap();
+    let late = call(&server, HEALTH, &[], half).await.unwrap();
     assert_eq!(late.code(), Code::DeadlineExceeded);
 }
 
 /// A client that gives no window for answers: they wait, charged, and are then reset.
-#[tokio::test]
-async fn an_answer_without_a_window_is_reset() {
+async fn an_answer_without_a_window_is_reset(over: Over) {
     const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
     let limits = Limits { stalled_stream_max: Duration::from_millis(300), ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
-    let mut peer = Frames::connect(server.grpc).await;
+    let server = over.start(limits).await;
+    let mut peer = Frames::connect(&server).await;
     peer.send(SETTINGS, 0, 0, &[&INITIAL_WINDOW_SIZE[..], &[0; 4]].concat()).await;
     let began = Instant::now();
     let answered = batch(100);
@@ -399,12 +401,11 @@ async fn an_answer_without_a_window_is_reset() {
 
 /// A client that sends requests and reads nothing from its socket: the server stops to read as well,
 /// holds a bounded number of bytes, and closes the connection.
-#[tokio::test]
-async fn a_peer_that_reads_nothing_is_disconnected() {
+async fn a_peer_that_reads_nothing_is_disconnected(over: Over) {
     let limits = Limits { stalled_connection_max: Duration::from_millis(500), ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
-    let other = connect(server.grpc).await;
-    let mut peer = Frames::connect(server.grpc).await;
+    let server = over.start(limits).await;
+    let other = connect(&server).await;
+    let mut peer = Frames::connect(&server).await;
     // Windows that never end.
     peer.send(SETTINGS, 0, 0, &[&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat()).await;
     peer.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
@@ -462,4 +463,52 @@ async fn a_peer_that_reads_late_gets_every_answer() {
     let head = frame(HEADERS, END_HEADERS, 501, &raw::header_block(CHECK));
     peer.send_bytes(&[head, frame(DATA, END_STREAM, 501, &framed(&check()))].concat()).await;
     assert!(peer.answer(501).await.is_some(), "the connection serves on");
+}
+
+/// The same of sockets with buffers of megabytes, until the server no longer reads.
+async fn a_peer_that_was_no_longer_read_gets_every_answer(over: Over) {
+    const LIST: &str = "/capstan.v1.DecisionService/ListCapabilities";
+    const CALLS: usize = 1_000;
+    let limits = Limits { unary_time_max: PATIENCE, ..Limits::default() };
+    let server = over.start(limits).await;
+    let mut peer = Frames::connect(&server).await;
+    // Windows that never end.
+    peer.send(SETTINGS, 0, 0, &[&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat()).await;
+    peer.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
+    let list = v1::ListCapabilitiesRequest {
+        identity: "alice".into(),
+        resource: "acme".into(),
+        ..Default::default()
+    };
+    // An unknown field, so that few calls arrive at a time: streams that are not answered are few, too.
+    let mut message = list.encode_to_vec();
+    message.push(0x7a);
+    prost::encoding::encode_varint(12_000, &mut message);
+    message.resize(message.len() + 12_000, 0);
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let body = [&[0][..], &length, &message].concat();
+    let (mut peer, mut write) = peer.split();
+    let send = async {
+        for stream in (0..).map(|at| 2 * at + 1).take(CALLS) {
+            let head = frame(HEADERS, END_HEADERS, stream, &raw::header_block(LIST));
+            let call = [head, frame(DATA, END_STREAM, stream, &body)].concat();
+            write.write_all(&call).await.unwrap();
+        }
+        write.flush().await.unwrap();
+    };
+    let read = async {
+        let began = Instant::now();
+        let blocked = || async { scrape(&server).await["capstan_held_bytes"] > 0.0 };
+        let mut times = 0;
+        // Calls hold bytes for a moment. One that is blocked holds them on.
+        while times < 5 {
+            times = if blocked().await { times + 1 } else { 0 };
+            assert!(began.elapsed() < PATIENCE, "the buffers are never full");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        super::answers(&mut peer, CALLS).await
+    };
+    let ((), answers) = tokio::join!(send, read);
+    assert!(answers.values().all(Option::is_some), "an error");
+    wait_until_nothing_is_held(&server).await;
 }

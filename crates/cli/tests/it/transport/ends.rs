@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use capstan_server::feed::source::Source;
 use capstan_server::limits::{
     ENDED_CALLS_MAX, FAULTS_MAX, LEAVING_MAX, LINGER_BYTES_MAX, LINGER_MAX, Limits, READ_BYTES,
     UNCHARGED_MAX,
@@ -12,17 +11,26 @@ use tokio::time::{Instant, timeout};
 use super::{BATCH, CHECK, STREAM, assert_allowed};
 use crate::common::{InProcess, PATIENCE};
 use crate::metrics;
+use crate::over::{Over, over_both};
 use crate::raw::{
     self, ACK, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GOAWAY, HEADERS, PING,
     RST_STREAM, SETTINGS, batch, check, frame, framed,
 };
 
+over_both!(
+    a_peer_that_breaks_rules_again_and_again_is_disconnected,
+    a_frame_that_does_not_end_is_charged,
+    a_connection_that_has_left_is_read_until_its_peer_closes,
+    a_peer_that_does_not_leave_is_not_served_on,
+    a_connection_that_has_left_reads_no_flood,
+    all_calls_end_with_their_connection,
+);
+
 /// Requests without a path. Each is reset, and one above the limit ends the connection.
-#[tokio::test]
-async fn a_peer_that_breaks_rules_again_and_again_is_disconnected() {
+async fn a_peer_that_breaks_rules_again_and_again_is_disconnected(over: Over) {
     const PROTOCOL_ERROR: u32 = 1;
-    let server = InProcess::start(Source::Demo).await;
-    let mut peer = Frames::connect(server.grpc).await;
+    let server = over.start(Limits::default()).await;
+    let mut peer = Frames::connect(&server).await;
     let wrong = |at: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * at + 1, &[0x83, 0x86]);
     for at in 0..FAULTS_MAX {
         peer.send_bytes(&wrong(at)).await;
@@ -42,11 +50,10 @@ async fn a_peer_that_breaks_rules_again_and_again_is_disconnected() {
 }
 
 /// The start of a frame is charged to the budget, unless it is short.
-#[tokio::test]
-async fn a_frame_that_does_not_end_is_charged() {
+async fn a_frame_that_does_not_end_is_charged(over: Over) {
     const { assert!(READ_BYTES > UNCHARGED_MAX + 16_384) };
-    let server = InProcess::start(Source::Demo).await;
-    let mut peer = Frames::connect(server.grpc).await;
+    let server = over.start(Limits::default()).await;
+    let mut peer = Frames::connect(&server).await;
     peer.send(HEADERS, END_HEADERS, 1, &raw::header_block(CHECK)).await;
     let body = frame(DATA, END_STREAM, 1, &[0; 16_384]);
     let held = || metrics::of(&server, "capstan_held_bytes");
@@ -66,10 +73,10 @@ async fn a_frame_that_does_not_end_is_charged() {
 }
 
 /// A connection at its age, and the ping that comes before its end.
-async fn old_connection() -> (InProcess, Frames, Vec<u8>) {
+async fn old_connection(over: Over) -> (InProcess, Frames, Vec<u8>) {
     let limits = Limits { connection_age: Duration::from_millis(50), ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
-    let mut peer = Frames::connect(server.grpc).await;
+    let server = over.start(limits).await;
+    let mut peer = Frames::connect(&server).await;
     loop {
         let (kind, flags, _, payload) = peer.next().await;
         if (kind, flags) == (PING, 0) {
@@ -79,9 +86,8 @@ async fn old_connection() -> (InProcess, Frames, Vec<u8>) {
 }
 
 /// A peer that sends when a connection has ended is not reset before it has read its answers.
-#[tokio::test]
-async fn a_connection_that_has_left_is_read_until_its_peer_closes() {
-    let (_server, mut peer, ping) = old_connection().await;
+async fn a_connection_that_has_left_is_read_until_its_peer_closes(over: Over) {
+    let (_server, mut peer, ping) = old_connection(over).await;
     let head = frame(HEADERS, END_HEADERS, 1, &raw::header_block(CHECK));
     let call = [head, frame(DATA, END_STREAM, 1, &framed(&check()))].concat();
     peer.send_bytes(&[call, frame(PING, ACK, 0, &ping)].concat()).await;
@@ -105,16 +111,15 @@ async fn a_connection_that_has_left_is_read_until_its_peer_closes() {
 }
 
 /// A peer that never answers the ping of a connection at its age, and goes on to call, is served for `LEAVING_MAX` only.
-#[tokio::test]
-async fn a_peer_that_does_not_leave_is_not_served_on() {
+async fn a_peer_that_does_not_leave_is_not_served_on(over: Over) {
     assert_eq!(LEAVING_MAX, Duration::from_secs(10));
     let limits = Limits {
         connection_age: Duration::from_millis(50),
         leaving_max: Duration::from_millis(200),
         ..Limits::default()
     };
-    let server = InProcess::start_within(limits).await;
-    let mut peer = Frames::connect(server.grpc).await;
+    let server = over.start(limits).await;
+    let mut peer = Frames::connect(&server).await;
     let (began, mut stream, mut answered) = (Instant::now(), 1, 0);
     loop {
         let head = frame(HEADERS, END_HEADERS, stream, &raw::header_block(CHECK));
@@ -140,11 +145,10 @@ async fn a_peer_that_does_not_leave_is_not_served_on() {
 }
 
 /// A peer that does not stop sending is not read for as long as the others.
-#[tokio::test]
-async fn a_connection_that_has_left_reads_no_flood() {
+async fn a_connection_that_has_left_reads_no_flood(over: Over) {
     // More than the buffers of both sockets.
     const FLOOD: usize = 64 << 20;
-    let (_server, mut peer, ping) = old_connection().await;
+    let (_server, mut peer, ping) = old_connection(over).await;
     peer.send(PING, ACK, 0, &ping).await;
     while peer.next_or_end().await.is_some() {}
     let junk = vec![0; 1 << 20];
@@ -177,24 +181,23 @@ async fn calls_end(
     timeout(PATIENCE, became(0)).await.expect("calls go on");
 }
 
-#[tokio::test]
-async fn all_calls_end_with_their_connection() {
+async fn all_calls_end_with_their_connection(over: Over) {
     let (unary_time_max, stalled_stream_max) = (4 * PATIENCE, 4 * PATIENCE);
     let limits = Limits { unary_time_max, stalled_stream_max, ..Limits::default() };
-    let server = InProcess::start_within(limits).await;
+    let server = over.start(limits).await;
     let body = framed(&batch(1));
     let half = &body[..body.len() / 2];
     // They wait for the rest of a body, and for another message.
     for call in [(BATCH, 0, half), (STREAM, 0, &[])] {
-        let peer = Frames::connect(server.grpc).await;
+        let peer = Frames::connect(&server).await;
         calls_end((&server, peer), call, ("capstan_in_flight", 1)).await;
     }
     // They wait for a peer that takes no answer.
-    let mut peer = Frames::connect(server.grpc).await;
+    let mut peer = Frames::connect(&server).await;
     let head = frame(HEADERS, END_HEADERS, 1, &raw::header_block(BATCH));
     peer.send_bytes(&[head, frame(DATA, END_STREAM, 1, &body)].concat()).await;
     let answer = peer.answer(1).await.expect("an error");
-    let mut peer = Frames::connect(server.grpc).await;
+    let mut peer = Frames::connect(&server).await;
     peer.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
     let call = (BATCH, END_STREAM, &body[..]);
     calls_end((&server, peer), call, ("capstan_held_bytes", answer.len())).await;

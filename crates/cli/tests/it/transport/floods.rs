@@ -1,5 +1,6 @@
 //! A client that behaves well, beside connections that flood the server with frames: every call is answered, the
-//! process does not grow, and each flooding connection is closed, no longer read, or still in step.
+//! process does not grow, and each flooding connection ends as its flood must: closed with a reason, no longer read, or in step. In plain
+//! text and over TLS.
 //!
 //! The default run is short and measures nothing. The following command measures, in five turns of this many seconds:
 //! the server has one core, and client and floods have the other:
@@ -9,6 +10,9 @@
 //!     cargo test --release -p capstan --test it transport::floods -- --nocapture
 //! ```
 //!
+//! It fails if p99 beside a flood is more than twice as long as alone, by the quietest turn of each, three times one after another. What
+//! a host does to its machine differs from time to time; what a server does to its clients does not.
+//!
 //! `CAPSTAN_FLOOD_BINARY=PATH` floods another program, such as an earlier build, and `CAPSTAN_FLOOD_ONLY=PART` makes
 //! only the floods with this part in their names.
 
@@ -16,15 +20,15 @@ mod bytes;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use capstan_proto::v1;
 use futures_util::future::join_all;
 use h2::client::SendRequest;
 use prost::Message as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::OwnedReadHalf;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout, timeout_at};
 use tonic::codegen::Bytes;
@@ -33,7 +37,11 @@ use tonic::codegen::http::Request;
 use super::CHECK;
 use super::bounds::{memory, resident};
 use crate::common::{PATIENCE, Serving};
-use crate::raw::{ACK, PING, PREFACE, SETTINGS, check, frame, framed};
+use crate::over::{Over, Place};
+use crate::raw::{
+    ACK, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, GOAWAY, PING, PREFACE, SETTINGS, check, frame,
+    framed,
+};
 use bytes::{FLOODS, Flood, Kind};
 
 /// Connections of a flood. Every second one reads what the server sends.
@@ -43,6 +51,8 @@ const GROWTH_MAX: u64 = 64 << 20;
 /// Turns of a long run, alone and beside a flood. It prints their medians, and the ratio of the quietest turn of each:
 /// a virtual machine that its host stops for milliseconds only ever adds to a latency.
 const TURNS: usize = 5;
+/// The goal of a long run: p99 beside a flood is at most this many times as long as alone.
+const RATIO_MAX: f64 = 2.0;
 /// The client's load, as a share of the highest rate that it gets.
 const LOAD: f64 = 0.3;
 /// Calls in flight at the highest rate.
@@ -51,6 +61,8 @@ const IN_FLIGHT: usize = 32;
 const IN_FLIGHT_MAX: usize = 200;
 /// A server that takes no byte for this long has stopped reading.
 const STALL: Duration = Duration::from_millis(200);
+/// Bytes after which a connection counts as one that the server does not end: ten times what fills all buffers.
+const ENDLESS: u64 = 64 << 20;
 /// Within this time after a flood, the process should have the memory that it had before.
 const GIVEN_BACK: Duration = Duration::from_secs(30);
 
@@ -131,8 +143,8 @@ async fn at_rate(
 /// How a connection of a flood was at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// The server has closed it.
-    Closed,
+    /// The server has closed it, for this reason; `None` if it said none.
+    Closed(Option<u32>),
     /// The server does not read from it any more.
     Stalled,
     /// The server has read everything and answers.
@@ -145,12 +157,42 @@ enum End {
 #[derive(Default)]
 struct Sent {
     bytes: u64,
-    ends: Vec<End>,
+    /// Of each connection, whether it read what the server sent.
+    ends: Vec<(bool, End)>,
 }
 
 impl Sent {
-    fn count(&self, of: End) -> usize {
-        self.ends.iter().filter(|end| **end == of).count()
+    fn count(&self, of: impl Fn(End) -> bool) -> usize {
+        self.ends.iter().filter(|(_, end)| of(*end)).count()
+    }
+}
+
+impl Kind {
+    /// Whether a connection goes on until it is no longer read, or closed, however long that takes on a busy machine.
+    fn ends_it(self, reads: bool) -> bool {
+        matches!(self, Self::Closed(_) | Self::Unread) || self == Self::Stalls && !reads
+    }
+
+    /// Whether the server may stop reading from a connection.
+    fn may_stall(self, reads: bool) -> bool {
+        !reads && matches!(self, Self::Answered | Self::Stalls | Self::Unread | Self::Held)
+    }
+
+    /// Whether a connection may end so.
+    fn allows(self, (reads, end): (bool, End)) -> bool {
+        // Too many bytes or streams, or bytes beyond the windows.
+        let is_too_much = |end| {
+            [ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR].map(|it| End::Closed(Some(it))).contains(&end)
+        };
+        match self {
+            Self::Unanswered => end == End::InStep,
+            Self::Answered => end == End::InStep || !reads && end == End::Stalled,
+            Self::Stalls => end == if reads { End::InStep } else { End::Stalled },
+            Self::Closed(reason) => end == End::Closed(Some(reason)),
+            Self::Unread => end == End::Stalled || is_too_much(end),
+            Self::Held => end == End::InStep || is_too_much(end) || !reads && end == End::Stalled,
+            Self::Left => end == End::Left,
+        }
     }
 }
 
@@ -167,7 +209,7 @@ fn give_way() {
 /// Floods the server until then, on several connections in a thread of their own.
 fn start(
     flood: &'static Flood,
-    server: SocketAddr,
+    server: Place,
     (until, gives_way): (Instant, bool),
 ) -> std::thread::JoinHandle<Sent> {
     std::thread::spawn(move || {
@@ -177,11 +219,13 @@ fn start(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let connections = (0..CONNECTIONS).map(|at| async move {
             let (mut sent, reads) = (Sent::default(), at % 2 == 0 && flood.kind != Kind::Unread);
-            while Instant::now() < until {
+            loop {
                 let end = connection(flood, server, (reads, until), &mut sent.bytes).await;
-                sent.ends.push(end);
+                sent.ends.push((reads, end));
+                if Instant::now() >= until {
+                    return sent;
+                }
             }
-            sent
         });
         let sent = runtime.block_on(join_all(connections)).into_iter();
         sent.reduce(|mut all, one| {
@@ -196,7 +240,7 @@ fn start(
 /// One connection of a flood, until then or until the server closes it.
 async fn connection(
     flood: &Flood,
-    server: SocketAddr,
+    server: Place,
     (reads, until): (bool, Instant),
     sent: &mut u64,
 ) -> End {
@@ -205,28 +249,36 @@ async fn connection(
     socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
     // Otherwise the ports of many connections are soon used up.
     socket.set_zero_linger().unwrap();
-    let Ok(stream) = socket.connect(server).await else { return End::Closed };
-    let (mut read, mut write) = stream.into_split();
+    let stream = socket.connect(server.address).await.expect("the server takes connections");
+    let stream = server.over(stream).await.expect("the server makes handshakes");
+    let (mut read, mut write) = tokio::io::split(stream);
+    let kind = flood.kind;
     let send = async {
         let mut bytes = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+        let mut written_in_all = 0;
         for round in 0.. {
             bytes.extend((flood.round)(round));
             let mut rest = &bytes[..];
             while !rest.is_empty() {
-                match timeout_at((until + STALL).into(), write.write(rest)).await {
+                // Where the server must read on, only a busy machine makes it slow.
+                let wait = if kind.may_stall(reads) { STALL } else { PATIENCE };
+                let wait_until = until.max(Instant::now()) + wait;
+                match timeout_at(wait_until.into(), write.write(rest)).await {
                     Ok(Ok(written)) => rest = &rest[written..],
-                    Ok(Err(_)) => return End::Closed,
+                    Ok(Err(_)) => return End::Closed(None),
                     Err(_) => return End::Stalled,
                 }
             }
-            *sent += bytes.len() as u64;
-            bytes.clear();
-            if flood.kind == Kind::Left {
+            let round_bytes = std::mem::take(&mut bytes).len() as u64;
+            *sent += round_bytes;
+            if kind == Kind::Left {
+                // TLS may hold what was written.
+                let _ = write.flush().await;
                 return End::Left;
             }
-            // Such floods end their connections, however long that takes on a busy machine.
-            let ends_it = matches!(flood.kind, Kind::Unread | Kind::Closed);
-            if Instant::now() >= until && !ends_it {
+            written_in_all += round_bytes;
+            let goes_on = kind.ends_it(reads) && written_in_all < ENDLESS;
+            if Instant::now() >= until && !goes_on {
                 break;
             }
             // All connections take part.
@@ -234,38 +286,70 @@ async fn connection(
         }
         End::InStep
     };
-    let end = tokio::select! {
+    let mut heard = Heard::default();
+    let mut end = tokio::select! {
         end = send => end,
-        () = drain(&mut read), if reads => End::Closed,
+        () = heard.listen(&mut read), if reads => End::Closed(None),
     };
-    // A call whose head never ends has no answer, and is closed later.
-    if end != End::InStep || flood.kind == Kind::Closed {
-        return end;
-    }
-    let ping = write.write_all(&frame(PING, 0, 0, b"in step?")).await;
-    if ping.is_err() || !found(&mut read, &frame(PING, ACK, 0, b"in step?")).await {
-        return End::Closed;
-    }
-    End::InStep
-}
-
-/// Reads until the end of the connection.
-async fn drain(read: &mut OwnedReadHalf) {
-    let mut bytes = vec![0; 64 << 10];
-    while read.read(&mut bytes).await.is_ok_and(|length| length > 0) {}
-}
-
-/// Reads until these bytes. False if the connection ends before.
-async fn found(read: &mut OwnedReadHalf, wanted: &[u8]) -> bool {
-    let (mut bytes, mut kept) = (vec![0; 64 << 10], Vec::new());
-    loop {
-        let read = timeout(PATIENCE, read.read(&mut bytes)).await;
-        let length = read.expect("the connection is neither closed nor answered").unwrap_or(0);
-        kept.extend_from_slice(&bytes[..length]);
-        if length == 0 || kept.windows(wanted.len()).any(|part| part == wanted) {
-            return length > 0;
+    if end == End::InStep {
+        let ping = async {
+            write.write_all(&frame(PING, 0, 0, &IN_STEP)).await?;
+            write.flush().await
+        };
+        // A failure means that the connection is closed.
+        let both = async { tokio::join!(ping, heard.listen(&mut read)) };
+        let answered = timeout(PATIENCE, both).await;
+        answered.expect("the connection is neither closed nor answered").0.unwrap_or_default();
+        if !heard.is_in_step {
+            end = End::Closed(None);
         }
-        kept.drain(..kept.len().saturating_sub(wanted.len()));
+    }
+    if let End::Closed(reason) = &mut end {
+        // What was sent before the end.
+        let _ = timeout(PATIENCE, heard.listen(&mut read)).await;
+        *reason = heard.reason;
+    }
+    end
+}
+
+/// What a ping says behind a flood.
+const IN_STEP: [u8; 8] = *b"in step?";
+
+/// What the server has said.
+#[derive(Default)]
+struct Heard {
+    /// The start of a frame.
+    rest: Vec<u8>,
+    /// Of the last GOAWAY.
+    reason: Option<u32>,
+    /// The ping behind the flood is answered.
+    is_in_step: bool,
+}
+
+impl Heard {
+    /// Reads until that ping is answered, or until the end of the connection.
+    async fn listen(&mut self, from: &mut (impl AsyncRead + Unpin)) {
+        let mut bytes = vec![0; 64 << 10];
+        while !self.is_in_step
+            && let Ok(length @ 1..) = from.read(&mut bytes).await
+        {
+            self.rest.extend_from_slice(&bytes[..length]);
+            let mut rest = &self.rest[..];
+            while let [a, b, c, kind, flags, _, _, _, _, after @ ..] = rest
+                && let Some((payload, after)) =
+                    after.split_at_checked(u32::from_be_bytes([0, *a, *b, *c]) as usize)
+            {
+                match (*kind, payload) {
+                    (GOAWAY, [_, _, _, _, reason @ ..]) => {
+                        self.reason = Some(u32::from_be_bytes(reason.try_into().unwrap()));
+                    }
+                    (PING, payload) if *flags == ACK => self.is_in_step |= payload == IN_STEP,
+                    _ => {}
+                }
+                rest = after;
+            }
+            self.rest.drain(..self.rest.len() - rest.len());
+        }
     }
 }
 
@@ -283,10 +367,10 @@ fn busy(core: &str) -> Child {
 async fn beside(
     flood: Option<&'static Flood>,
     client: &SendRequest<Bytes>,
-    (server, rate, time, measures): (SocketAddr, f64, Duration, bool),
+    (server, rate, time, measures): (Place, f64, Duration, bool),
 ) -> (Vec<Duration>, Sent) {
     let flooding = flood.map(|flood| start(flood, server, (Instant::now() + time, measures)));
-    let latencies = at_rate(client, server, rate, time).await;
+    let latencies = at_rate(client, server.address, rate, time).await;
     let joined = flooding.map(|thread| tokio::task::spawn_blocking(|| thread.join().unwrap()));
     let Some(joined) = joined else { return (latencies, Sent::default()) };
     (latencies, joined.await.unwrap())
@@ -317,10 +401,66 @@ fn share(sorted: &[Duration], per_mille: usize) -> Duration {
     sorted.get(sorted.len().saturating_sub(1) * per_mille / 1_000).copied().unwrap_or_default()
 }
 
+/// What a client had beside a flood.
+#[derive(Default)]
+struct Figures {
+    /// p50 and p99 alone, and beside the flood, of each turn.
+    latencies: [Vec<Duration>; 4],
+    sent: Sent,
+}
+
+impl Figures {
+    /// The medians of all turns.
+    fn medians(&self) -> [Duration; 4] {
+        self.latencies.each_ref().map(|turns| {
+            let mut sorted = turns.clone();
+            sorted.sort_unstable();
+            sorted[sorted.len() / 2]
+        })
+    }
+
+    /// How many times as long as alone p99 is beside the flood, by the quietest turn of each.
+    fn quietest(&self) -> f64 {
+        let least = |turns: &[Duration]| turns.iter().min().unwrap().as_secs_f64();
+        least(&self.latencies[3]) / least(&self.latencies[1])
+    }
+}
+
+/// Makes calls beside a flood, and in a long run as often alone.
+async fn measure(
+    flood: &'static Flood,
+    client: &SendRequest<Bytes>,
+    load: (Place, f64, Duration, bool),
+) -> Figures {
+    let mut figures = Figures::default();
+    let is_long = load.3;
+    for _ in 0..if is_long { TURNS } else { 1 } {
+        if is_long {
+            let mut cores = ["0", "1"].map(busy);
+            let (alone, _) = beside(None, client, load).await;
+            for core in &mut cores {
+                core.kill().unwrap();
+                core.wait().unwrap();
+            }
+            figures.latencies[0].push(share(&alone, 500));
+            figures.latencies[1].push(share(&alone, 990));
+        }
+        let (latencies, more) = beside(Some(flood), client, load).await;
+        assert!(!latencies.is_empty());
+        figures.latencies[2].push(share(&latencies, 500));
+        figures.latencies[3].push(share(&latencies, 990));
+        figures.sent.bytes += more.bytes;
+        figures.sent.ends.extend(more.ends);
+    }
+    figures
+}
+
 #[expect(clippy::print_stdout, reason = "a long run prints figures")]
-#[test]
-fn a_client_is_served_beside_every_flood() {
+fn beside_every_flood(over: Over) {
     let long = std::env::var("CAPSTAN_FLOOD_SECONDS").ok();
+    // Long runs have the machine for themselves.
+    static MACHINE: Mutex<()> = Mutex::new(());
+    let _machine = long.is_some().then(|| MACHINE.lock().unwrap_or_else(PoisonError::into_inner));
     let time = long.as_ref().map_or(Duration::from_millis(250), |seconds| {
         Duration::from_secs(seconds.parse().expect("a number"))
     });
@@ -333,22 +473,20 @@ fn a_client_is_served_beside_every_flood() {
     if long.is_some() {
         command.args(["-c", "0", &program]);
     }
-    let server = Serving::spawn(command.args(arguments), 1);
-    let address = server.address("grpc").parse().unwrap();
+    let server = Serving::spawn(command.args(arguments).args(over.arguments()), 1);
+    let place = over.of(&server);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let tcp = TcpStream::connect(address).await.unwrap();
-        tcp.set_nodelay(true).unwrap();
         // With its default window the library ends a connection on which a hundred small answers arrive at once.
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 20);
-        let (client, connection) = builder.handshake(tcp).await.unwrap();
+        let (client, connection) = builder.handshake(place.open().await.unwrap()).await.unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
-        let rate = LOAD * highest_rate(&client, address, time).await;
-        let load = (address, rate, time, long.is_some());
+        let rate = LOAD * highest_rate(&client, place.address, time).await;
+        let load = (place, rate, time, long.is_some());
         let start = resident(&server);
-        println!("{rate:.0} checks a second; {} KiB resident", start >> 10);
+        println!("over {over:?}: {rate:.0} checks a second; {} KiB resident", start >> 10);
         println!(
             "| flood | alone: p50, p99 | beside it: p50, p99 | p99, ratio: medians, quietest | MB sent | connections: \
              closed, stalled, in step | MiB: before, peak, given back | after |"
@@ -356,54 +494,40 @@ fn a_client_is_served_beside_every_flood() {
         println!("|---|---|---|---|---:|---|---|---:|");
         let only = std::env::var("CAPSTAN_FLOOD_ONLY").unwrap_or_default();
         for flood in FLOODS.iter().filter(|flood| flood.name.contains(&only)) {
-            let name = flood.name;
-            let (before, mut sent) = (resident(&server), Sent::default());
-            peak(&server);
-            let mut figures = <[Vec<Duration>; 4]>::default();
-            for _ in 0..if long.is_some() { TURNS } else { 1 } {
-                if long.is_some() {
-                    let mut cores = ["0", "1"].map(busy);
-                    let (alone, _) = beside(None, &client, load).await;
-                    for core in &mut cores {
-                        core.kill().unwrap();
-                        core.wait().unwrap();
-                    }
-                    figures[0].push(share(&alone, 500));
-                    figures[1].push(share(&alone, 990));
+            let (name, mut ratios) = (flood.name, Vec::new());
+            // A host that stops the machine spares it one of three times. A server that lets others wait does so each time.
+            while ratios.len() < 3 && ratios.iter().all(|ratio| *ratio > RATIO_MAX) {
+                let before = resident(&server);
+                peak(&server);
+                let figures = measure(flood, &client, load).await;
+                let (peak, sent) = (peak(&server), &figures.sent);
+                assert!(sent.bytes > 0, "{name}");
+                assert!(peak < start + GROWTH_MAX, "{name}: {peak} bytes resident after {start}");
+                let wrong: Vec<_> =
+                    sent.ends.iter().filter(|end| !flood.kind.allows(**end)).collect();
+                assert!(wrong.is_empty(), "{name}, {:?}: (reads, end) {wrong:?}", flood.kind);
+                if long.is_none() {
+                    break;
                 }
-                let (latencies, more) = beside(Some(flood), &client, load).await;
-                assert!(!latencies.is_empty());
-                figures[2].push(share(&latencies, 500));
-                figures[3].push(share(&latencies, 990));
-                sent.bytes += more.bytes;
-                sent.ends.extend(more.ends);
+                let (after, waited) = given_back(&server, before).await;
+                let [p50_alone, p99_alone, p50, p99] = figures.medians();
+                let quietest = figures.quietest();
+                println!(
+                    "| {name} | {p50_alone:.2?}, {p99_alone:.2?} | {p50:.2?}, {p99:.2?} | {:.2}, {quietest:.2} | {} | \
+                     {}, {}, {} | {:.1}, {:.1}, {:.1} | {waited:.1?} |",
+                    p99.as_secs_f64() / p99_alone.as_secs_f64(),
+                    sent.bytes / 1_000_000,
+                    sent.count(|end| matches!(end, End::Closed(_))),
+                    sent.count(|end| end == End::Stalled),
+                    sent.count(|end| end == End::InStep),
+                    mib(before),
+                    mib(peak),
+                    mib(after),
+                );
+                ratios.push(quietest);
             }
-            let peak = peak(&server);
-            assert!(sent.bytes > 0 || flood.kind == Kind::Left, "{name}");
-            assert!(peak < start + GROWTH_MAX, "{name}: {peak} bytes resident after {start}");
-            let (closed, in_step) = (sent.count(End::Closed), sent.count(End::InStep));
-            match flood.kind {
-                Kind::Closed => assert!(closed > 0, "{name}: no connection is closed"),
-                Kind::Unread => assert_eq!(in_step, 0, "{name}: the server reads on"),
-                Kind::Any | Kind::Left => {}
-            }
-            if long.is_none() {
-                continue;
-            }
-            let (after, waited) = given_back(&server, before).await;
-            figures.iter_mut().for_each(|turns| turns.sort_unstable());
-            let [p50_alone, p99_alone, p50, p99] = figures.each_ref().map(|turns| turns[TURNS / 2]);
-            let quietest = figures[3][0].as_secs_f64() / figures[1][0].as_secs_f64();
-            println!(
-                "| {name} | {p50_alone:.2?}, {p99_alone:.2?} | {p50:.2?}, {p99:.2?} | {:.2}, {quietest:.2} | {} | {closed}, {}, {in_step} \
-                 | {:.1}, {:.1}, {:.1} | {waited:.1?} |",
-                p99.as_secs_f64() / p99_alone.as_secs_f64(),
-                sent.bytes / 1_000_000,
-                sent.count(End::Stalled),
-                mib(before),
-                mib(peak),
-                mib(after),
-            );
+            let is_kept = long.is_none() || ratios.iter().any(|ratio| *ratio <= RATIO_MAX);
+            assert!(is_kept, "{name}: p99 is {ratios:.2?} times as long as alone");
         }
         // What the allocator keeps of all floods together.
         let (stays, _) = given_back(&server, start).await;
@@ -414,6 +538,16 @@ fn a_client_is_served_beside_every_flood() {
     });
     drop(runtime); // With the client's connection, for which a drain would wait.
     assert_eq!(server.stop("-TERM").0, Some(0));
+}
+
+#[test]
+fn a_client_is_served_beside_every_flood() {
+    beside_every_flood(Over::Plain);
+}
+
+#[test]
+fn a_client_is_served_beside_every_flood_over_tls() {
+    beside_every_flood(Over::Tls);
 }
 
 fn mib(bytes: u64) -> f64 {

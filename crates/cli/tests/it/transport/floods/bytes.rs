@@ -8,8 +8,9 @@ use capstan_server::limits::MESSAGE_BYTES_MAX;
 use super::super::{BATCH, CHECK, STREAM};
 use crate::gzip::{batch_of, gzipped};
 use crate::raw::{
-    self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, INDEXED, PING, PRIORITY,
-    RST_STREAM, SETTINGS, WINDOW_UPDATE, batch, check, frame, framed, literal,
+    self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, FRAME_SIZE_ERROR,
+    HEADERS, INDEXED, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE, batch, check, frame,
+    framed, literal,
 };
 
 const LIST: &str = "/capstan.v1.DecisionService/ListCapabilities";
@@ -26,41 +27,51 @@ pub(super) struct Flood {
     pub(super) kind: Kind,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How the connections of a flood must end: those that read what the server sends, and those that do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The server may read on, stop reading, or close the connection.
-    Any,
-    /// The server must close the connection.
-    Closed,
-    /// The client reads nothing, and the server must stop reading or close the connection.
+    /// Nothing is answered, so the server reads on, whether the client reads or not.
+    Unanswered,
+    /// The answers are so short that time decides whether they fill the buffers of the system, behind which a client that does not
+    /// read is no longer read. In step with the server are those that read.
+    Answered,
+    /// The same, until the server no longer reads from those that do not read.
+    Stalls,
+    /// The server must close the connection, and say this reason.
+    Closed(u32),
+    /// No client reads, and the server must no longer read, or close the connection for what it holds.
     Unread,
+    /// The server may close the connection for what it holds of it, as the flood's other connections leave room. It is in step until then.
+    Held,
     /// The client closes the connection itself after the preface.
     Left,
 }
 
 pub(super) const FLOODS: [Flood; 21] = [
-    Flood { name: "resets without data", round: resets, kind: Kind::Any },
-    Flood { name: "resets with data", round: resets_with_data, kind: Kind::Any },
-    Flood { name: "settings", round: settings, kind: Kind::Any },
-    Flood { name: "settings acks not asked for", round: settings_acks, kind: Kind::Any },
-    Flood { name: "pings", round: pings, kind: Kind::Any },
-    Flood { name: "windows of the connection", round: connection_windows, kind: Kind::Any },
-    Flood { name: "windows of streams", round: stream_windows, kind: Kind::Any },
-    Flood { name: "continuation frames", round: continuations, kind: Kind::Closed },
-    Flood { name: "empty continuation frames", round: empty_continuations, kind: Kind::Closed },
-    Flood { name: "header tables", round: header_tables, kind: Kind::Any },
-    Flood { name: "huge header lists", round: huge_headers, kind: Kind::Any },
-    Flood { name: "junk", round: junk, kind: Kind::Closed },
-    Flood { name: "claims of 4 MiB", round: claims, kind: Kind::Any },
-    Flood { name: "half bodies", round: half_bodies, kind: Kind::Any },
+    Flood { name: "resets without data", round: resets, kind: Kind::Unanswered },
+    Flood { name: "resets with data", round: resets_with_data, kind: Kind::Answered },
+    Flood { name: "settings", round: settings, kind: Kind::Stalls },
+    Flood { name: "settings acks not asked for", round: settings_acks, kind: Kind::Unanswered },
+    Flood { name: "pings", round: pings, kind: Kind::Stalls },
+    Flood { name: "windows of the connection", round: connection_windows, kind: Kind::Unanswered },
+    Flood { name: "windows of streams", round: stream_windows, kind: Kind::Unanswered },
+    Flood { name: "continuation frames", round: continuations, kind: CALM },
+    Flood { name: "empty continuation frames", round: empty_continuations, kind: CALM },
+    Flood { name: "header tables", round: header_tables, kind: Kind::Answered },
+    Flood { name: "huge header lists", round: huge_headers, kind: Kind::Answered },
+    Flood { name: "junk", round: junk, kind: Kind::Closed(FRAME_SIZE_ERROR) },
+    Flood { name: "claims of 4 MiB", round: claims, kind: CALM },
+    Flood { name: "half bodies", round: half_bodies, kind: CALM },
     Flood { name: "unread answers", round: batches, kind: Kind::Unread },
-    Flood { name: "compressed batches of 4 MiB", round: bombs, kind: Kind::Any },
-    Flood { name: "compressed answers", round: compressed_answers, kind: Kind::Any },
-    Flood { name: "priorities", round: priorities, kind: Kind::Any },
-    Flood { name: "empty data", round: empty_data, kind: Kind::Any },
-    Flood { name: "unknown frames", round: unknown_frames, kind: Kind::Any },
+    Flood { name: "compressed batches of 4 MiB", round: bombs, kind: Kind::Held },
+    Flood { name: "compressed answers", round: compressed_answers, kind: Kind::Held },
+    Flood { name: "priorities", round: priorities, kind: Kind::Unanswered },
+    Flood { name: "empty data", round: empty_data, kind: Kind::Unanswered },
+    Flood { name: "unknown frames", round: unknown_frames, kind: Kind::Unanswered },
     Flood { name: "connections", round: |_| Vec::new(), kind: Kind::Left },
 ];
+
+const CALM: Kind = Kind::Closed(ENHANCE_YOUR_CALM);
 
 /// The streams that a round opens.
 fn streams(round: u32) -> impl Iterator<Item = u32> {
