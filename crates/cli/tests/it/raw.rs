@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 use capstan_proto::v1;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request};
@@ -173,12 +173,6 @@ impl Frames {
             (name, u32::from_be_bytes(value.try_into().unwrap()))
         });
         (frames, settings.collect())
-    }
-
-    /// Divides the connection into one half that reads frames, and one that writes.
-    pub(crate) fn split(self) -> (Self, WriteHalf<Box<dyn Socket>>) {
-        let (read, write) = tokio::io::split(self.0);
-        (Self(Box::new(tokio::io::join(read, tokio::io::sink()))), write)
     }
 
     /// Reads frames until this stream has ended. Returns its DATA; `None` for a response without a

@@ -12,7 +12,6 @@ use capstan_server::limits::{
 };
 use capstan_server::server::{Config, Runtime};
 use prost::Message as _;
-use tokio::io::AsyncWriteExt as _;
 use tonic::Code;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
@@ -37,7 +36,6 @@ over_both!(
     an_answer_without_a_window_is_reset,
     a_peer_that_reads_nothing_is_disconnected,
     announced_lengths_take_no_memory,
-    a_peer_that_was_no_longer_read_gets_every_answer,
 );
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
@@ -463,52 +461,4 @@ async fn a_peer_that_reads_late_gets_every_answer() {
     let head = frame(HEADERS, END_HEADERS, 501, &raw::header_block(CHECK));
     peer.send_bytes(&[head, frame(DATA, END_STREAM, 501, &framed(&check()))].concat()).await;
     assert!(peer.answer(501).await.is_some(), "the connection serves on");
-}
-
-/// The same of sockets with buffers of megabytes, until the server no longer reads.
-async fn a_peer_that_was_no_longer_read_gets_every_answer(over: Over) {
-    const LIST: &str = "/capstan.v1.DecisionService/ListCapabilities";
-    const CALLS: usize = 1_000;
-    let limits = Limits { unary_time_max: PATIENCE, ..Limits::default() };
-    let server = over.start(limits).await;
-    let mut peer = Frames::connect(&server).await;
-    // Windows that never end.
-    peer.send(SETTINGS, 0, 0, &[&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat()).await;
-    peer.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
-    let list = v1::ListCapabilitiesRequest {
-        identity: "alice".into(),
-        resource: "acme".into(),
-        ..Default::default()
-    };
-    // An unknown field, so that few calls arrive at a time: streams that are not answered are few, too.
-    let mut message = list.encode_to_vec();
-    message.push(0x7a);
-    prost::encoding::encode_varint(12_000, &mut message);
-    message.resize(message.len() + 12_000, 0);
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    let body = [&[0][..], &length, &message].concat();
-    let (mut peer, mut write) = peer.split();
-    let send = async {
-        for stream in (0..).map(|at| 2 * at + 1).take(CALLS) {
-            let head = frame(HEADERS, END_HEADERS, stream, &raw::header_block(LIST));
-            let call = [head, frame(DATA, END_STREAM, stream, &body)].concat();
-            write.write_all(&call).await.unwrap();
-        }
-        write.flush().await.unwrap();
-    };
-    let read = async {
-        let began = Instant::now();
-        let blocked = || async { scrape(&server).await["capstan_held_bytes"] > 0.0 };
-        let mut times = 0;
-        // Calls hold bytes for a moment. One that is blocked holds them on.
-        while times < 5 {
-            times = if blocked().await { times + 1 } else { 0 };
-            assert!(began.elapsed() < PATIENCE, "the buffers are never full");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        super::answers(&mut peer, CALLS).await
-    };
-    let ((), answers) = tokio::join!(send, read);
-    assert!(answers.values().all(Option::is_some), "an error");
-    wait_until_nothing_is_held(&server).await;
 }

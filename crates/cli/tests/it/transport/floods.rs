@@ -61,6 +61,8 @@ const IN_FLIGHT: usize = 32;
 const IN_FLIGHT_MAX: usize = 200;
 /// A server that takes no byte for this long has stopped reading.
 const STALL: Duration = Duration::from_millis(200);
+/// The same where it must stop: longer than a slow server needs to make room in the buffers again.
+const STALL_OF_THE_SERVER: Duration = Duration::from_secs(1);
 /// Bytes after which a connection counts as one that the server does not end: ten times what fills all buffers.
 const ENDLESS: u64 = 64 << 20;
 /// Within this time after a flood, the process should have the memory that it had before.
@@ -180,17 +182,19 @@ impl Kind {
 
     /// Whether a connection may end so.
     fn allows(self, (reads, end): (bool, End)) -> bool {
-        // Too many bytes or streams, or bytes beyond the windows.
-        let is_too_much = |end| {
-            [ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR].map(|it| End::Closed(Some(it))).contains(&end)
+        // Too many bytes or streams, or bytes beyond the windows. Who does not read may have no room to be told.
+        let is_too_much = match end {
+            End::Closed(None) => !reads,
+            End::Closed(Some(reason)) => [ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR].contains(&reason),
+            _ => false,
         };
         match self {
             Self::Unanswered => end == End::InStep,
             Self::Answered => end == End::InStep || !reads && end == End::Stalled,
             Self::Stalls => end == if reads { End::InStep } else { End::Stalled },
             Self::Closed(reason) => end == End::Closed(Some(reason)),
-            Self::Unread => end == End::Stalled || is_too_much(end),
-            Self::Held => end == End::InStep || is_too_much(end) || !reads && end == End::Stalled,
+            Self::Unread => end == End::Stalled || is_too_much,
+            Self::Held => end == End::InStep || is_too_much || !reads && end == End::Stalled,
             Self::Left => end == End::Left,
         }
     }
@@ -261,7 +265,11 @@ async fn connection(
             let mut rest = &bytes[..];
             while !rest.is_empty() {
                 // Where the server must read on, only a busy machine makes it slow.
-                let wait = if kind.may_stall(reads) { STALL } else { PATIENCE };
+                let wait = match (kind.may_stall(reads), kind.ends_it(reads)) {
+                    (false, _) => PATIENCE,
+                    (true, false) => STALL,
+                    (true, true) => STALL_OF_THE_SERVER,
+                };
                 let wait_until = until.max(Instant::now()) + wait;
                 match timeout_at(wait_until.into(), write.write(rest)).await {
                     Ok(Ok(written)) => rest = &rest[written..],
