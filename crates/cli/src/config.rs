@@ -161,7 +161,7 @@ fn merged(layers: impl IntoIterator<Item = Vec<Setting>>) -> Vec<Setting> {
         let is_source_taken = all.iter().any(is_source);
         let counts = |setting: &Setting| {
             let is_taken = all.iter().any(|other| other.key == setting.key);
-            !is_taken && !(is_source(setting) && is_source_taken)
+            !(is_taken || is_source(setting) && is_source_taken)
         };
         let added: Vec<_> = layer.into_iter().filter(counts).collect();
         all.extend(added);

@@ -282,3 +282,26 @@ fn secrets_are_found_wherever_they_are_told() {
     }
     assert_tells_no_secret("a token: capstan_pt_ and 59 characters; Bearer realm=\"capstan\"");
 }
+
+/// By the schema: no other method has its answers passed over, and each that shows a secret says so.
+#[test]
+fn the_methods_whose_answers_show_a_secret_are_those_of_the_schema() {
+    let pool = prost_reflect::DescriptorPool::decode(capstan_proto::DESCRIPTOR_SET).unwrap();
+    let methods: Vec<_> =
+        pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
+    let shows = methods.iter().filter(|method| {
+        let output = method.output();
+        let text = |name: &str| {
+            output
+                .get_field_by_name(name)
+                .is_some_and(|field| field.kind() == prost_reflect::Kind::String)
+        };
+        text("secret") || text("code")
+    });
+    let path = |method: &prost_reflect::MethodDescriptor| {
+        format!("/{}/{}", method.parent_service().full_name(), method.name())
+    };
+    let mut shows: Vec<_> = shows.map(path).collect();
+    shows.sort_unstable_by(|a, b| b.cmp(a));
+    assert_eq!(shows, METHODS_THAT_SHOW);
+}

@@ -210,8 +210,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn addresses_without_room_share_one_place_until_others_are_forgotten() {
         let guesses = Guesses::default();
-        let nth =
-            |at: usize| Place::of_address(IpAddr::from((at as u32 + (1 << 28)).to_be_bytes()));
+        let nth = |at: usize| {
+            let address = u32::try_from(at).unwrap() + (1 << 28);
+            Place::of_address(IpAddr::from(address.to_be_bytes()))
+        };
         for at in 0..GUESSERS_MAX {
             guesses.add(nth(at), 1);
         }

@@ -5,7 +5,9 @@
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
+use capstan_engine::Catalog;
 use capstan_events::Roots;
 use capstan_policy::Catalogs;
 
@@ -84,11 +86,7 @@ fn sockets(config: &Config, found: &mut Found) {
 }
 
 /// The catalog of the policy, if it loads.
-fn policy(
-    source: &Source,
-    config: &Config,
-    found: &mut Found,
-) -> Option<std::sync::Arc<capstan_engine::Catalog>> {
+fn policy(source: &Source, config: &Config, found: &mut Found) -> Option<Arc<Catalog>> {
     let mut catalogs = Catalogs::default();
     let mut has_all = true;
     for name in &config.catalogs {
@@ -109,7 +107,7 @@ fn policy(
         }
         _ => {
             let built = source.build(&catalogs, 1, None, config.clock.now());
-            let catalog = built.as_ref().ok().map(|built| built.snapshot.catalog().clone());
+            let catalog = built.as_ref().ok().map(|built| Arc::clone(built.snapshot.catalog()));
             found.add("policy", built);
             catalog
         }

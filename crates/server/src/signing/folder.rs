@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use capstan_engine::Timestamp;
 use capstan_events::SigningKey;
 use rustix::fs::{Access, access};
@@ -227,10 +227,10 @@ impl KeyFolder {
             let there = self.0.ancestors().find(|folder| folder.symlink_metadata().is_ok());
             let there = there.filter(|folder| !folder.as_os_str().is_empty());
             let there = there.unwrap_or_else(|| Path::new("."));
-            let made =
-                access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(anyhow::Error::from);
-            let is_folder = fs::metadata(there).is_ok_and(|found| found.is_dir());
-            let made = made.and_then(|()| Ok(ensure!(is_folder, "it is no folder")));
+            let made = match fs::metadata(there) {
+                Ok(found) if !found.is_dir() => Err(anyhow!("it is no folder")),
+                _ => access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(Into::into),
+            };
             made.with_context(|| {
                 let told = all.iter().filter_map(|key| {
                     Some(format!("{}: {}; ", key.name, key.key_id.as_ref().err()?))
