@@ -1,4 +1,5 @@
-//! What the time of a refusal tells: whether an identity exists, or which half of a credential is wrong.
+//! What the time of a refusal tells: whether an identity exists, or which half of a secret is wrong. That must not be. Of tokens it is shown only:
+//! for an identity that has its issuer and subject, a signature is verified.
 //!
 //! Calls that are refused follow one another in random order, on one connection. How often one of a kind took longer than one of the first
 //! kind says whether they can be told apart: half of the time if they cannot, whatever the machine does meanwhile.

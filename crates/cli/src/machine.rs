@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use capstan_server::limits::FILES_WANTED;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Keeps the memory of this process, which has keys and credentials, out of core files and from other processes of its user. Root can
-/// still debug it.
+/// On Linux, keeps the memory of this process, which has keys and credentials, out of core files and from other processes of its user. Root
+/// can still debug it.
 pub(crate) fn hide() {
     #[cfg(target_os = "linux")]
     {
@@ -33,6 +33,12 @@ pub(crate) fn raise_file_limit() {
 /// The processors that this process may use.
 pub(crate) fn processors() -> usize {
     thread::available_parallelism().map_or(1, Into::into)
+}
+
+/// The threads of the runtime.
+pub(crate) fn runtime_threads() -> usize {
+    let wanted = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or_else(processors)
 }
 
 /// Makes sure that so many more threads can be made. Where one cannot be made later, the runtime panics.

@@ -259,8 +259,12 @@ fn ratio(text: &str) -> Result<f64, String> {
 impl Serve {
     /// The threads that it needs at least.
     pub(crate) fn threads(&self) -> usize {
-        let workers = self.workers.map_or_else(machine::processors, usize::from);
-        machine::processors() + workers + THREADS_SPARE
+        let workers = match (self.runtime, self.workers) {
+            (RuntimeShape::Shared, _) => 0,
+            (RuntimeShape::PerCore, None) => machine::processors(),
+            (RuntimeShape::PerCore, Some(workers)) => workers.into(),
+        };
+        machine::runtime_threads() + workers + THREADS_SPARE
     }
 
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {

@@ -39,7 +39,7 @@ use crate::transport::peers::Peer;
 use crate::transport::tls::{ClientCertificate, Names};
 
 pub(crate) use document::AskersFile;
-pub use document::load;
+pub use document::{load, unproved};
 
 /// Knows who may ask. Clones share it.
 #[derive(Clone, Debug)]
@@ -359,6 +359,11 @@ impl Asker {
     /// [`RequestError::AuthnFailed`]: nobody who may ask, whatever the body is.
     pub(crate) fn let_in(&self) -> Result<(), RequestError> {
         self.by_head().map(drop)
+    }
+
+    /// Where the call came from; `None` if that is not known.
+    pub(crate) const fn remote(&self) -> Option<&Remote> {
+        self.entry.remote()
     }
 
     /// Waits until the certificate of the client counts no more. Who has none is not refused.

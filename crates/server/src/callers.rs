@@ -19,7 +19,6 @@ mod own;
 mod trust;
 mod whose;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -36,13 +35,13 @@ use crate::authn::issuers::Issuers;
 use crate::authn::keys::KeyDigest;
 use crate::authn::remembered::{Named, Remembered, TokenDigest, Tokens, Verified};
 use crate::authn::secrets::Secrets;
-use crate::authn::token::{Claims, Token};
+use crate::authn::token::{Claims, Token, has_header};
 use crate::clock::Clock;
 use crate::feed::management::{Management, viewed};
 use crate::feed::{Current, Freshness, Published};
 use crate::limits::{REFUSAL_LOGGED, TOKEN_READS_MAX};
 use crate::signing::Signing;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, ShedScope};
 use crate::transport::tls::ClientCertificate;
 use trust::Trusted;
 use whose::{Finder, Keys, Whose};
@@ -289,8 +288,8 @@ impl Callers {
         if let Some(found) = by_secret(&shown, &attempt, named.as_ref()) {
             return found;
         }
+        self.failed(&shown, &attempt)?;
         let Some((token, user)) = shown.token() else {
-            attempt.failed()?;
             return Err(refused("neither a secret of an identity nor a token"));
         };
         let token = token.to_owned();
@@ -299,19 +298,35 @@ impl Callers {
         self.by_token(&token, named).await.map(identity)
     }
 
-    /// A look at secrets that a call shows.
-    fn attempt<'a>(&'a self, secrets: &'a Secrets, place: Place, now: Timestamp) -> Attempt<'a> {
+    /// A look at secrets that a call or a request shows.
+    pub(crate) fn attempt<'a>(
+        &'a self,
+        secrets: &'a Secrets,
+        place: Place,
+        now: Timestamp,
+    ) -> Attempt<'a> {
         Attempt::new((secrets, &self.0.guesses), place, now)
     }
 
-    /// What Envoy shows that its client has sent from there: a look at it.
-    pub(crate) fn attempt_of_client<'a>(
-        &'a self,
-        secrets: &'a Secrets,
-        client: Option<IpAddr>,
-        now: Timestamp,
-    ) -> Attempt<'a> {
-        self.attempt(secrets, client.map_or_else(|| Place::of(None), Place::of_address), now)
+    /// Counts secrets that have proved nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::GuessesWait`]: they were not looked at, since too many came from there before.
+    pub(crate) fn failed(
+        &self,
+        shown: &Authorization<'_>,
+        attempt: &Attempt<'_>,
+    ) -> Result<(), RequestError> {
+        let token = shown.token().filter(|_| self.0.management.is_some());
+        let is_signed = token.is_some_and(|(token, _)| has_header(token));
+        if is_signed || attempt.failed() {
+            return Ok(());
+        }
+        static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
+        self.0.metrics.shed(ShedScope::Guesses);
+        logged(&LOGGED, "too many secrets prove nothing", &attempt.place().to_string());
+        Err(RequestError::GuessesWait)
     }
 
     /// Judges a token whose signature was verified, at the served revision: whom it is of, and whether its key counts.
@@ -477,8 +492,8 @@ fn by_secret(
     attempt: &Attempt<'_>,
     named: Option<&PathBuf>,
 ) -> Option<Result<CallerKind, RequestError>> {
-    let path = shown.prove(|secret| attempt.find(secret))?;
-    let by = attempt.proved()?;
+    let (path, by) = shown.prove(|secret| attempt.find(secret))?;
+    attempt.proved(&by);
     if named.is_some_and(|named| *named != path) {
         return Some(Err(refused("a secret of another identity than the one that is named")));
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use capstan_server::askers;
 use capstan_server::clock::Clock;
 use capstan_server::signing::KeyFolder;
 use serde::ser::SerializeMap as _;
@@ -103,6 +104,16 @@ pub(super) fn findings(settings: &[Setting], looks: bool) -> Vec<Finding> {
                         let problem =
                             format!("{value} has mode {mode:03o}: the store is the server's alone");
                         add("readable-store", setting, problem, "chmod 700");
+                    }
+                }
+                // A pipe would be empty for the server.
+                "callers" if looks && Path::new(value).is_file() => {
+                    // A document that does not load is told as a problem.
+                    if let Ok(callers) = askers::load(Path::new(value)) {
+                        for (caller, advice) in askers::unproved(&callers, has("client-ca")) {
+                            let problem = format!("`{caller}` cannot prove who it is");
+                            add("unproved-caller", setting, problem, advice);
+                        }
                     }
                 }
                 "webhook-allow" => {

@@ -247,6 +247,7 @@ impl Capstan {
 pub(crate) fn assert_prints_no_secret(command: &Command, output: &Output) {
     let words: Vec<_> = command.get_args().filter_map(|word| word.to_str()).collect();
     let is = |shows: &&[&str]| words.windows(shows.len()).any(|words| words == *shows);
+    assert_tells_no_secret(&output.stderr);
     if !COMMANDS_THAT_SHOW.iter().any(is) {
         assert_tells_no_secret(&output.stdout);
     }

@@ -28,6 +28,27 @@ fn load_by(reading: Reading, path: &Path) -> anyhow::Result<Callers> {
     load_callers(&document).map_err(|found| in_file(path, &found))
 }
 
+/// The callers that cannot prove who they are, wherever they call from, each with what helps. `takes_certificates`: clients of other machines
+/// have certificates; then they have no tokens.
+pub fn unproved(
+    all: &Callers,
+    takes_certificates: bool,
+) -> impl Iterator<Item = (&str, &'static str)> {
+    all.callers.iter().filter_map(move |caller| {
+        let advice = match (&caller.proves, takes_certificates) {
+            (Proves::SpiffeId(_) | Proves::DnsName(_), false) => {
+                "give --client-ca, or name its identity"
+            }
+            // By unix sockets and loopback there are tokens, too.
+            (Proves::Identity(_), true) if !all.names_this_machine => {
+                "name its spiffe_id or dns_name"
+            }
+            _ => return None,
+        };
+        Some((&*caller.name, advice))
+    })
+}
+
 /// The file of the callers. Until it is loaded, nobody is one.
 pub(crate) struct AskersFile {
     file: WatchedFile,
@@ -48,23 +69,6 @@ impl AskersFile {
         Self { file, takes_certificates, is_loaded: false, named, metrics }
     }
 
-    /// Warns of callers that cannot prove who they are, wherever they call from.
-    fn warn_of(&self, all: &Callers) {
-        for caller in &all.callers {
-            let advice = match (&caller.proves, self.takes_certificates) {
-                (Proves::SpiffeId(_) | Proves::DnsName(_), false) => {
-                    "give --client-ca, or name its identity"
-                }
-                // By unix sockets and loopback there are tokens, too.
-                (Proves::Identity(_), true) if !all.names_this_machine => {
-                    "name its spiffe_id or dns_name"
-                }
-                _ => continue,
-            };
-            tracing::warn!(caller = caller.name, advice, "this caller cannot prove who it is");
-        }
-    }
-
     async fn load(&mut self) -> anyhow::Result<()> {
         self.file.record_state();
         let Some(path) = self.file.path().map(Path::to_owned) else { return Ok(()) };
@@ -73,7 +77,9 @@ impl AskersFile {
         let outcome = if loaded.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
         self.metrics.callers_loaded(outcome);
         let loaded = loaded.inspect_err(|error| self.file.failed(error))?;
-        self.warn_of(&loaded);
+        for (caller, advice) in unproved(&loaded, self.takes_certificates) {
+            tracing::warn!(caller, advice, "this caller cannot prove who it is");
+        }
         tracing::info!(callers = loaded.callers.len(), "callers loaded");
         self.named.store(Arc::new(loaded.into()));
         self.is_loaded = true;

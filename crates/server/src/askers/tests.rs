@@ -236,18 +236,20 @@ callers:
     let current = Current::of_document(snapshot, policy.credentials);
     drop(askers.0.published.publish(current, 1));
     let ask = |header| may(&askers, elsewhere(), None, Some(header));
+    let guess = |at: u32| ask(format!("Bearer wrong-{at}").leak());
     assert_eq!(ask("Bearer ci").await, "acme");
-    for _ in 0..GUESSES_AT_ONCE_MAX {
-        assert_eq!(ask("Bearer wrong").await, REFUSED);
+    for at in 1..GUESSES_AT_ONCE_MAX {
+        assert_eq!(ask("Bearer expired").await, REFUSED, "is one guess");
+        assert_eq!(guess(at).await, REFUSED);
     }
     let limited = RequestError::GuessesWait.to_string();
-    assert_eq!(ask("Bearer wrong").await, limited);
+    assert_eq!(guess(1_000).await, limited);
     assert_eq!(ask("Bearer dev").await, limited, "it has proved nobody yet");
     assert_eq!(ask("Bearer ci").await, "acme", "it has");
     tokio::time::advance(GUESS_EVERY).await;
     assert_eq!(ask("Bearer dev").await, "all");
-    assert_eq!(ask("Bearer wrong").await, REFUSED);
-    assert_eq!(ask("Bearer wrong").await, limited);
+    assert_eq!(guess(1_001).await, REFUSED);
+    assert_eq!(guess(1_002).await, limited);
     assert_eq!(ask("Bearer dev").await, "all");
 }
 

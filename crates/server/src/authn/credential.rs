@@ -17,8 +17,14 @@ pub(crate) const ANY_USER: &str = "_token";
 
 /// Maps secrets to identities: those of the policy, and those that Capstan has issued.
 pub(crate) trait Verifier {
+    /// What proves an identity.
+    type Proof;
+
     /// The identity of this secret, if the secret is valid now.
-    fn verify(&self, secret: &[u8]) -> Option<PathBuf>;
+    fn verify(&self, secret: &[u8]) -> Option<(PathBuf, Self::Proof)>;
+
+    /// Notes what has proved the identity of a request.
+    fn proved(&self, by: &Self::Proof);
 }
 
 /// The credentials that a request presents.
@@ -74,7 +80,9 @@ fn path_after(prefix: &str, name: Option<&str>) -> Result<PathBuf, IdentityError
 
 /// The identity that an `Authorization` header proves.
 pub(crate) fn by_authorization(header: &str, verifier: &impl Verifier) -> Option<PathBuf> {
-    Authorization::read(header)?.prove(|secret| verifier.verify(secret))
+    let (identity, by) = Authorization::read(header)?.prove(|secret| verifier.verify(secret))?;
+    verifier.proved(&by);
+    Some(identity)
 }
 
 /// What an `Authorization` header presents: `Bearer SECRET`, or `Basic` with the identity's path or [`ANY_USER`] as user and
@@ -106,8 +114,11 @@ impl<'h> Authorization<'h> {
         (colons <= BASIC_COLONS_MAX).then_some(Self::Basic(decoded))
     }
 
-    /// The identity that its secret proves.
-    pub(crate) fn prove(&self, find: impl Fn(&[u8]) -> Option<PathBuf>) -> Option<PathBuf> {
+    /// The identity that its secret proves, and by what.
+    pub(crate) fn prove<P>(
+        &self,
+        find: impl Fn(&[u8]) -> Option<(PathBuf, P)>,
+    ) -> Option<(PathBuf, P)> {
         let decoded = match self {
             Self::Bearer(secret) => return find(secret.as_bytes()),
             Self::Basic(decoded) => decoded,
@@ -116,12 +127,12 @@ impl<'h> Authorization<'h> {
         let colons = (0..decoded.len()).filter(|at| decoded.get(*at) == Some(&b':'));
         let mut fitting = colons.filter_map(|colon| {
             let (user, password) = decoded.split_at_checked(colon)?;
-            let identity = find(password.get(1..)?)?;
+            let (identity, by) = find(password.get(1..)?)?;
             let is_user = user == ANY_USER.as_bytes() || identity.as_str().as_bytes() == user;
-            is_user.then_some(identity)
+            is_user.then_some((identity, by))
         });
         match (fitting.next(), fitting.next()) {
-            (Some(identity), None) => Some(identity),
+            (Some(proved), None) => Some(proved),
             _ => None, // With two, it is not known who it is.
         }
     }

@@ -73,7 +73,7 @@ pub(crate) enum SecretDigest {
 }
 
 impl SecretDigest {
-    fn of(secret: &[u8]) -> Self {
+    pub(crate) fn of(secret: &[u8]) -> Self {
         let text = std::str::from_utf8(secret).ok();
         match text.and_then(|text| Secret::parse(SecretKind::PullToken, text)) {
             Some(secret) => Self::Token(*secret.hash().bytes()),
@@ -93,8 +93,11 @@ pub(crate) struct Secrets {
 
 impl Secrets {
     /// The identity of a secret, and what proves it.
-    pub(crate) fn prove(&self, secret: &[u8], now: Timestamp) -> Option<(PathBuf, ProvedBy)> {
-        let secret = SecretDigest::of(secret);
+    pub(crate) fn prove(
+        &self,
+        secret: SecretDigest,
+        now: Timestamp,
+    ) -> Option<(PathBuf, ProvedBy)> {
         let (identity, expires_at) = self.find(secret, now)?;
         Some((identity.clone(), ProvedBy { secret, expires_at }))
     }
@@ -141,7 +144,8 @@ mod tests {
         secrets.tokens.insert(a.clone(), &credential(1, 100));
         secrets.tokens.insert(b.clone(), &credential(2, 200));
         let verify = |secrets: &Secrets, at: u8, now| {
-            let proved = secrets.prove(secret(at).text().as_bytes(), Timestamp::new(now, 0));
+            let secret = SecretDigest::of(secret(at).text().as_bytes());
+            let proved = secrets.prove(secret, Timestamp::new(now, 0));
             proved.map(|(identity, _)| identity)
         };
         assert_eq!(verify(&secrets, 1, 99), Some(a));
@@ -149,8 +153,8 @@ mod tests {
         assert_eq!(verify(&secrets, 2, 100), Some(b.clone()));
         assert_eq!(verify(&secrets, 3, 0), None);
         let text = secret(2).text().to_owned();
-        let proved =
-            |secrets: &Secrets, now| secrets.prove(text.as_bytes(), Timestamp::new(now, 0));
+        let digest = SecretDigest::of(text.as_bytes());
+        let proved = |secrets: &Secrets, now| secrets.prove(digest, Timestamp::new(now, 0));
         let (identity, by) = proved(&secrets, 199).unwrap();
         assert_eq!((&identity, by.expires_at), (&b, Some(Timestamp::new(200, 0))));
         let proves = |secrets: &Secrets, identity: &PathBuf, now| {

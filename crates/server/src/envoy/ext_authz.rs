@@ -35,8 +35,9 @@ use crate::RequestError;
 use crate::ask::{Ask, Basis};
 use crate::askers::{Asker, Right};
 use crate::authn::credential::{Authorization, IdentityError, Verifier, identify};
-use crate::authn::guesses::Attempt;
+use crate::authn::guesses::{Attempt, Place};
 use crate::authn::remembered::Remembered;
+use crate::authn::secrets::ProvedBy;
 use crate::callers::{Callers, Trust};
 use crate::clock::Clock;
 use crate::error::CallError;
@@ -69,9 +70,9 @@ impl ExtAuthz {
         span: Option<&CallSpan>,
         asker: Result<Asker, RequestError>,
     ) -> CheckResponse {
-        let right = match asker {
-            Ok(mut asker) => asker.may(Rpc::EXT_AUTHZ).await,
-            Err(error) => Err(error),
+        let (right, proxy) = match asker {
+            Ok(mut asker) => (asker.may(Rpc::EXT_AUTHZ).await, asker.remote().copied()),
+            Err(error) => (Err(error), None),
         };
         let right = match right {
             Ok(right) => right,
@@ -79,7 +80,6 @@ impl ExtAuthz {
                 error @ (RequestError::NotReady
                 | RequestError::Draining
                 | RequestError::CredentialsWait
-                | RequestError::GuessesWait
                 | RequestError::Unreadable),
             ) => {
                 self.metrics.authorized(AuthorizationOutcome::Unavailable);
@@ -94,8 +94,8 @@ impl ExtAuthz {
         match self.basis(request).await {
             Ok((current, token)) => {
                 let (table, now) = (self.table.load(), self.clock.now());
-                let attempt =
-                    self.callers.attempt_of_client(&current.secrets, client(request), now);
+                let place = Place::of_client(client(request), proxy.as_ref());
+                let attempt = self.callers.attempt(&current.secrets, place, now);
                 let proofs = Proofs { attempt, token: token.as_ref() };
                 self.answer((&current, &proofs, &right), &table, request, now, span)
             }
@@ -179,8 +179,8 @@ impl ExtAuthz {
                 self.metrics.authorized(AuthorizationOutcome::Unauthenticated);
                 let shown = envoy_request.presented.authorization.filter(|_| sources.credential);
                 let shown = shown.flatten().and_then(Authorization::read);
-                let is_guess = shown.is_some_and(|shown| shown.token().is_none());
-                if is_guess && proofs.attempt.failed().is_err() {
+                let failed = shown.map(|shown| self.callers.failed(&shown, &proofs.attempt));
+                if failed.is_some_and(|failed| failed.is_err()) {
                     return answer::many_guesses();
                 }
                 return match error {
@@ -190,9 +190,6 @@ impl ExtAuthz {
             }
         };
         let by_credential = sources.credential && envoy_request.presented.authorization.is_some();
-        if by_credential {
-            proofs.attempt.proved();
-        }
         if let Some(management) = self.management.as_ref().filter(|_| by_credential) {
             management.saw(&identity, now);
         }
@@ -352,10 +349,21 @@ struct Proofs<'a> {
 }
 
 impl Verifier for Proofs<'_> {
-    fn verify(&self, secret: &[u8]) -> Option<PathBuf> {
+    /// `None` of the request's own token, which is judged by `callers`.
+    type Proof = Option<ProvedBy>;
+
+    fn verify(&self, secret: &[u8]) -> Option<(PathBuf, Self::Proof)> {
         let is_token = |token: &&ProvedToken| token.text.as_bytes() == secret;
-        let by_token = || self.token.filter(is_token).map(|token| token.found.identity.clone());
-        self.attempt.find(secret).or_else(by_token)
+        let by_token =
+            || self.token.filter(is_token).map(|token| (token.found.identity.clone(), None));
+        let found = self.attempt.find(secret).map(|(identity, by)| (identity, Some(by)));
+        found.or_else(by_token)
+    }
+
+    fn proved(&self, by: &Self::Proof) {
+        if let Some(by) = by {
+            self.attempt.proved(by);
+        }
     }
 }
 
@@ -412,7 +420,8 @@ impl Offline {
     #[must_use]
     pub fn check(&self, request: &CheckRequest, now: Timestamp) -> CheckResponse {
         let table = self.ext_authz.table.load();
-        let attempt = self.ext_authz.callers.attempt_of_client(&self.current.secrets, None, now);
+        let place = Place::of(None);
+        let attempt = self.ext_authz.callers.attempt(&self.current.secrets, place, now);
         let proofs = Proofs { attempt, token: None };
         let all = (&self.current, &proofs, &Right::Everything);
         self.ext_authz.answer(all, &table, request, now, None)

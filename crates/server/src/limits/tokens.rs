@@ -23,13 +23,16 @@ pub const TOKEN_READS_MAX: usize = 2;
 pub const ASKERS_LOOKED_UP_MAX: usize = 64;
 /// The same of one peer.
 pub const PEER_ASKERS_LOOKED_UP_MAX: usize = ASKERS_LOOKED_UP_MAX / 2;
-/// Secrets of one address that prove nothing, at once. With more, only those that have proved somebody before are looked at there.
+/// Secrets from one address, or one /48 network of IPv6, that prove nothing, at once. With more, only those are looked at that have
+/// proved somebody from there before.
 pub const GUESSES_AT_ONCE_MAX: u32 = 100;
 /// Time after which an address may guess once more.
 pub const GUESS_EVERY: Duration = Duration::from_secs(1);
+/// Last guesses of an address that are counted once, however often they are shown again.
+pub const GUESSES_REMEMBERED: usize = 8;
 /// Addresses whose guesses are counted. Others share one count.
 pub const GUESSERS_MAX: usize = 16_384;
-/// Secrets that have proved somebody, of which that is known. For a further one another is forgotten.
+/// Secrets that have proved somebody, of which it is known from where. For a further one another is forgotten.
 pub const SECRETS_REMEMBERED_MAX: usize = 16_384;
 /// Time between two lines of the log about credentials that prove nothing.
 pub const REFUSAL_LOGGED: Duration = Duration::from_secs(1);

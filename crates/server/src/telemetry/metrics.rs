@@ -6,6 +6,7 @@
 
 mod credentials;
 mod events;
+mod shed;
 mod text;
 mod tls;
 mod writes;
@@ -31,6 +32,8 @@ use crate::methods::Rpc;
 pub(crate) use credentials::AskerRefusal;
 use credentials::CredentialCounts;
 pub(crate) use events::EventOutcome;
+use shed::ShedCounts;
+pub use shed::ShedScope;
 pub use text::Format;
 use tls::TlsCounts;
 pub(crate) use writes::WriteOutcome;
@@ -74,25 +77,6 @@ pub const CODES: [&str; 17] = [
     "DATA_LOSS",
     "UNAUTHENTICATED",
 ];
-
-/// The limit that shed a call or a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShedScope {
-    /// Calls in flight in the whole server.
-    Global,
-    /// Calls in flight from one peer.
-    Peer,
-    /// Open connections, in the whole server or from one peer.
-    Connections,
-    /// Management calls, in the whole server or from one peer.
-    Management,
-    /// Health checks, in the whole server or from one peer.
-    Probes,
-    /// Bytes held for peers: of a connection, of a peer or in the whole server.
-    Bytes,
-    /// Calls that would wait too long to be computed.
-    Turns,
-}
 
 /// The outcome of a request that Envoy asked about, for counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,13 +134,7 @@ pub struct Metrics {
     in_flight: AtomicU64,
     /// Bytes held for peers. The budget of bytes counts here.
     pub(crate) held_bytes: AtomicUsize,
-    shed_global: AtomicU64,
-    shed_peer: AtomicU64,
-    shed_connections: AtomicU64,
-    shed_management: AtomicU64,
-    shed_probes: AtomicU64,
-    shed_bytes: AtomicU64,
-    shed_turns: AtomicU64,
+    shed: ShedCounts,
     panics: AtomicU64,
     log_written: AtomicU64,
     log_lost: AtomicU64,
@@ -275,20 +253,6 @@ impl Metrics {
         if let Some(count) = self.authorized.get(how as usize) {
             count.fetch_add(1, Relaxed);
         }
-    }
-
-    /// Counts a shed call or connection.
-    pub fn shed(&self, scope: ShedScope) {
-        let count = match scope {
-            ShedScope::Global => &self.shed_global,
-            ShedScope::Peer => &self.shed_peer,
-            ShedScope::Connections => &self.shed_connections,
-            ShedScope::Management => &self.shed_management,
-            ShedScope::Probes => &self.shed_probes,
-            ShedScope::Bytes => &self.shed_bytes,
-            ShedScope::Turns => &self.shed_turns,
-        };
-        count.fetch_add(1, Relaxed);
     }
 
     /// Counts a panic of a call.
@@ -477,15 +441,7 @@ impl Metrics {
     }
 
     fn encode_server(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Calls refused and connections closed because there were too many, by limit.";
-        let mut family = encoder.encode_descriptor("shed", help, None, MetricType::Counter)?;
-        count(&mut family, [("scope", "global")], self.shed_global.load(Relaxed))?;
-        count(&mut family, [("scope", "peer")], self.shed_peer.load(Relaxed))?;
-        count(&mut family, [("scope", "management")], self.shed_management.load(Relaxed))?;
-        count(&mut family, [("scope", "probes")], self.shed_probes.load(Relaxed))?;
-        count(&mut family, [("scope", "bytes")], self.shed_bytes.load(Relaxed))?;
-        count(&mut family, [("scope", "turns")], self.shed_turns.load(Relaxed))?;
-        count(&mut family, [("scope", "connections")], self.shed_connections.load(Relaxed))?;
+        self.shed.encode(encoder)?;
 
         let help = "Calls that panicked: each is a bug, and in the log.";
         encoder

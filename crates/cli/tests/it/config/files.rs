@@ -376,3 +376,23 @@ fn keys_that_are_not_used_are_told() {
     assert!(said.contains("unused-key") && said.contains("644"), "{said}{}", stderr(&found));
     assert_eq!(world.check(&settings, &["--no-files"]).status.code(), Some(0));
 }
+
+/// A document may name callers whom nothing can prove, as the server is configured.
+#[test]
+fn callers_that_cannot_prove_themselves_are_told() {
+    let world = World::new("cf-unproved");
+    let callers = world.folder.join("named.yaml");
+    let document = "{version: 1, callers: [{name: web, dns_name: web.example, methods: [check]}]}";
+    std::fs::write(&callers, document).unwrap();
+    let mut settings = world.settings("policy");
+    settings.insert("callers", callers.display().to_string());
+    assert_eq!(world.check(&settings, &[]).status.code(), Some(0), "by a certificate");
+    settings.retain(|key, _| !key.starts_with("client-"));
+    let found = world.check(&settings, &[]);
+    let said = stdout(&found);
+    assert_eq!(found.status.code(), Some(1), "{said}{}", stderr(&found));
+    assert!(said.contains("unproved-caller: `web` cannot prove who it is"), "{said}");
+    assert!(said.contains("give --client-ca"), "{said}");
+    std::fs::write(&callers, "{version: 1, callers: []}").unwrap();
+    assert_eq!(world.check(&settings, &[]).status.code(), Some(0));
+}

@@ -205,7 +205,7 @@ async fn tokens_of_a_real_issuer_count() {
 
 /// A4: 1,000 tokens a second name keys that nobody has. The issuer is asked twice a minute, and tokens that are known go on to count.
 ///
-/// The default run takes some seconds. `CAPSTAN_STORM_SECONDS=70` has it last so long, and the rate must be met:
+/// The default run takes some seconds, in which the keys are read once. `CAPSTAN_STORM_SECONDS=70` has it last so long, and the rate must be met:
 ///
 /// ```text
 /// CAPSTAN_STORM_SECONDS=70 cargo test --release -p capstan --test it tokens::real::a_storm -- --nocapture

@@ -6,6 +6,7 @@ use std::time::Duration;
 use capstan_iam::{Credential, Narrowing, PullToken, Secret, SecretKind};
 
 use super::*;
+use crate::authn::secrets::SecretDigest;
 
 fn secret(at: u8) -> Secret {
     Secret::new(SecretKind::PullToken, [at; 32])
@@ -31,7 +32,9 @@ impl Running {
     fn proved(&self, at: u8, later: i64) -> Option<String> {
         let current = self.published.current().unwrap();
         let text = secret(at).text();
-        let found = current.secrets.prove(text.as_bytes(), Timestamp::new(START + later, 0));
+        let found = current
+            .secrets
+            .prove(SecretDigest::of(text.as_bytes()), Timestamp::new(START + later, 0));
         found.map(|(id, _)| id.to_string())
     }
 
