@@ -3,6 +3,7 @@
 //! **Invariant**: a pattern is anchored at both ends, whatever it says, and matches in linear time. Everything else
 //! is compared byte for byte.
 
+mod algorithms;
 mod keys;
 mod pattern;
 
@@ -12,6 +13,7 @@ use capstan_engine::Timestamp;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+pub use self::algorithms::{ALGORITHM_NAMES, Algorithm, check_algorithms};
 pub use self::keys::{KEY_TYPES, SECRET_MEMBERS, check_key_set};
 pub use self::pattern::{PatternError, anchored, check_anchored, compile_pattern};
 use crate::fields::{check_bytes, check_name};

@@ -30,9 +30,10 @@ mod state;
 mod view;
 
 pub use authentication::{
-    Authentication, AuthenticationError, ClaimMatch, ClientCertificate, KEY_TYPES, Match,
-    PatternError, SECRET_MEMBERS, StaticKeys, anchored, check_anchored, check_claim,
-    check_dns_name, check_key_set, check_spiffe_id, compile_pattern, derived_identity_id,
+    ALGORITHM_NAMES, Algorithm, Authentication, AuthenticationError, ClaimMatch, ClientCertificate,
+    KEY_TYPES, Match, PatternError, SECRET_MEMBERS, StaticKeys, anchored, check_algorithms,
+    check_anchored, check_claim, check_dns_name, check_key_set, check_spiffe_id, compile_pattern,
+    derived_identity_id,
 };
 pub use judge::judge;
 pub use object::{

@@ -92,6 +92,9 @@ pub const HELD_SCOPES_MAX: usize = 1_000;
 /// Most audiences of an identity provider.
 pub const AUDIENCES_MAX: usize = 32;
 
+/// Most algorithms of an identity provider, and of trusted issuers: as many as are taken.
+pub const ALGORITHMS_MAX: usize = 9;
+
 /// Most bytes of the name of a group of an identity provider. Distinguished names of directories are some hundreds long.
 pub const EXTERNAL_GROUP_BYTES_MAX: usize = 1_024;
 

@@ -32,7 +32,7 @@ use crate::authn::caller::{CallerKind, Claim, Proof};
 use crate::authn::credential::Authorization;
 use crate::authn::guesses::{Attempt, Guesses, Place};
 use crate::authn::issuers::Issuers;
-use crate::authn::keys::KeyDigest;
+use crate::authn::keys::SignedBy;
 use crate::authn::remembered::{Named, Remembered, TokenDigest, Tokens, Verified};
 use crate::authn::secrets::Secrets;
 use crate::authn::token::{Claims, Token, has_header};
@@ -65,6 +65,8 @@ struct Parts {
     signing: Option<Signing>,
     /// The keys of issuers that the operator trusts; `None` for discovered ones.
     trusted: Arc<ArcSwap<Trusted>>,
+    /// Those that tokens of trusted issuers may be signed with; all without any.
+    algorithms: Vec<String>,
     audiences: Vec<String>,
     remembered: Tokens,
     guesses: Guesses,
@@ -84,7 +86,7 @@ impl Callers {
         clock: Clock,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        let Trust { trusted, audiences } = trust;
+        let Trust { trusted, algorithms, audiences } = trust;
         for (issuer, keys) in &trusted.load().keys {
             if let (None, Some(issuers)) = (keys, &issuers) {
                 issuers.keep(issuer);
@@ -96,6 +98,7 @@ impl Callers {
             issuers,
             signing,
             trusted,
+            algorithms,
             audiences,
             remembered: Tokens::default(),
             guesses: Guesses::default(),
@@ -215,10 +218,10 @@ impl Callers {
     fn is_current(&self, found: &Remembered, revision: u64) -> bool {
         found.revision == revision
             && found.trust == self.0.trusted.load().generation
-            && found.verified.issued.as_ref().is_none_or(|issued| self.signs_with(&issued.key))
+            && found.verified.issued.as_ref().is_none_or(|issued| self.signs_with(&issued.by))
             && found.issuer.as_ref().is_none_or(|issuer| {
                 let issuers = self.0.issuers.as_ref();
-                issuers.is_some_and(|issuers| issuers.has_key(issuer, &found.verified.key))
+                issuers.is_some_and(|issuers| issuers.has_key(issuer, &found.verified.by))
             })
     }
 
@@ -267,10 +270,13 @@ impl Callers {
             return self.verify_own(&token, &named);
         }
         let (claims, wanted) = (token.claims.clone(), named.clone());
-        let candidate = self.find(&self.0.strangers, now, claims, move |it| it.candidate(&wanted));
+        let algorithm = token.algorithm;
+        let candidate = self.find(&self.0.strangers, now, claims, move |finder| {
+            finder.candidate(&wanted, algorithm)
+        });
         let keys = candidate.await?.0.keys;
-        let key = self.signed_by(&keys, &token).await?;
-        Ok(Verified { body: token.body.into(), named, key, issued: None })
+        let by = self.signed_by(&keys, &token).await?;
+        Ok(Verified { body: token.body.into(), named, by, issued: None })
     }
 
     async fn by_authorization(
@@ -340,7 +346,7 @@ impl Callers {
         let claims = Claims::read(&token.body, issued.map_or(now, |issued| issued.at));
         let mut claims = claims.map_err(|problem| refused(&problem.to_string()))?;
         if let Some(issued) = issued {
-            if !self.signs_with(&issued.key) {
+            if !self.signs_with(&issued.by) {
                 return Err(refused("the key of an access token counts no more"));
             }
             claims.expires_at = issued.ends;
@@ -349,21 +355,21 @@ impl Callers {
         let counts_until = claims.counts_until();
         // Before the keys are looked at: what is read meanwhile has it judged again.
         let trust = self.0.trusted.load().generation;
-        let (named, key) = (token.named.clone(), token.key);
+        let (named, by) = (token.named.clone(), token.by);
         let judged = self.find(permits, now, claims, move |finder| {
-            let candidate = finder.candidate(&named)?;
+            let candidate = finder.candidate(&named, by.algorithm)?;
             let is_published = match &candidate.keys {
-                Keys::Given(keys) if !keys.contains(&key) => return Err(no_keys()),
+                Keys::Given(keys) if !keys.contains(&by) => return Err(no_keys()),
                 Keys::Given(_) => false,
                 Keys::Published => true,
             };
-            Ok((finder.judge(candidate, &key)?, is_published))
+            Ok((finder.judge(candidate, &by)?, is_published))
         });
         let ((whose, is_published), revision) = judged.await?;
         let issuer: Option<Arc<str>> = is_published.then(|| issuer.into());
         if let Some(issuer) = &issuer {
             let issuers = self.0.issuers.as_ref().ok_or_else(no_keys)?;
-            if !issuers.still_has_key(issuer, &token.key).await {
+            if !issuers.still_has_key(issuer, &token.by).await {
                 return Err(no_keys());
             }
         }
@@ -390,7 +396,7 @@ impl Callers {
     }
 
     /// The key that has signed a token.
-    async fn signed_by(&self, keys: &Keys, token: &Token<'_>) -> Result<KeyDigest, RequestError> {
+    async fn signed_by(&self, keys: &Keys, token: &Token<'_>) -> Result<SignedBy, RequestError> {
         let key = match keys {
             Keys::Given(keys) => keys.verify(token),
             Keys::Published => {
@@ -415,8 +421,15 @@ impl Callers {
         let objects = management.objects(view);
         let parts = Arc::clone(&self.0);
         let found = self.read(permits, move || {
-            let (trusted, own) = (parts.trusted.load(), &parts.audiences[..]);
-            find(&Finder { objects: &*objects, trusted: &trusted.keys, own, claims: &claims, now })
+            let trusted = parts.trusted.load();
+            find(&Finder {
+                objects: &*objects,
+                trusted: &trusted.keys,
+                algorithms: &parts.algorithms,
+                own: &parts.audiences,
+                claims: &claims,
+                now,
+            })
         });
         Ok((found.await?, current.snapshot.revision()))
     }

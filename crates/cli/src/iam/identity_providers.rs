@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::ensure;
+use capstan_iam::ALGORITHM_NAMES;
 use capstan_proto::iam::v1::identity_provider::Configuration;
 use capstan_proto::iam::v1::{IdentityProvider, Oidc, Role};
+use clap::builder::PossibleValuesParser;
 
 use super::connection::WriteArgs;
 use super::identities::public_keys;
@@ -22,6 +24,7 @@ Examples:
   capstan iam identity-providers create acme/ci --issuer https://ci.acme.example --jwks keys.json
   capstan iam identity-providers list --parent acme
   capstan iam identity-providers update acme/okta --groups-claim groups --default-role viewer
+  capstan iam identity-providers update acme/okta --algorithm ES256 --algorithm EdDSA
   capstan iam identity-providers delete acme/okta
 
 Whoever decides which tokens are a provider's must hold what they give: the default role, what the provider's mappings give, \
@@ -100,6 +103,10 @@ struct Create {
     #[arg(long, value_name = "CLAIM")]
     groups_claim: Option<String>,
 
+    /// An algorithm that its tokens may be signed with, such as ES256; repeat for several [default: whatever its keys are for]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(ALGORITHM_NAMES))]
+    algorithm: Vec<String>,
+
     /// The role that whoever comes with a token has in the organization: a role, or name:NAME
     #[arg(long, value_name = "ROLE", add = completion::managed::role())]
     default_role: Option<String>,
@@ -144,6 +151,14 @@ struct Update {
     /// No claim lists groups
     #[arg(long)]
     no_groups_claim: bool,
+
+    /// An algorithm that its tokens may be signed with, in place of those that were; repeat for several
+    #[arg(long, value_name = "NAME", conflicts_with = "no_algorithms", value_parser = PossibleValuesParser::new(ALGORITHM_NAMES))]
+    algorithm: Vec<String>,
+
+    /// Whatever its keys are for
+    #[arg(long)]
+    no_algorithms: bool,
 
     /// The role that whoever comes with a token has in the organization: a role, or name:NAME
     #[arg(long, value_name = "ROLE", conflicts_with = "no_default_role", add = completion::managed::role())]
@@ -196,6 +211,7 @@ impl Create {
             audiences: self.audience,
             jwks: jwks.unwrap_or_default(),
             groups_claim: self.groups_claim.unwrap_or_default(),
+            algorithms: self.algorithm,
         };
         let provider = IdentityProvider {
             id,
@@ -217,6 +233,7 @@ impl Update {
             ("oidc.audiences", !self.audience.is_empty() || self.no_audiences),
             ("oidc.jwks", self.jwks.is_some() || self.no_jwks),
             ("oidc.groups_claim", self.groups_claim.is_some() || self.no_groups_claim),
+            ("oidc.algorithms", !self.algorithm.is_empty() || self.no_algorithms),
             ("default_role", self.default_role.is_some() || self.no_default_role),
         ] {
             if is_given {
@@ -225,8 +242,8 @@ impl Update {
         }
         ensure!(
             !paths.is_empty(),
-            "nothing to change: give --client-id, --audience, --jwks, --groups-claim, --default-role, --name, --description, or \
-             --no-… of what there shall be none"
+            "nothing to change: give --client-id, --audience, --jwks, --groups-claim, --algorithm, --default-role, --name, --description, \
+             or --no-… of what there shall be none"
         );
         let jwks = self.jwks.as_deref().map(|path| public_keys("--jwks", path)).transpose()?;
         let (mut write, server) = self.change.write.open().await?;
@@ -242,6 +259,7 @@ impl Update {
             audiences: self.audience,
             jwks: jwks.unwrap_or_default(),
             groups_claim: self.groups_claim.unwrap_or_default(),
+            algorithms: self.algorithm,
         };
         let provider = IdentityProvider {
             id,

@@ -10,6 +10,7 @@ use capstan_server::limits::{AUDIT_RECORDS_MAX, Limits, QUOTAS, Quotas};
 use capstan_server::server::TlsOptions;
 use capstan_server::signing::{self, KeyFolder};
 use capstan_server::webhooks;
+use clap::builder::PossibleValuesParser;
 
 /// The folder of signing keys in the directory of a store.
 pub(crate) const KEYS: &str = "keys";
@@ -74,6 +75,11 @@ pub(super) struct TokenArgs {
     #[arg(long, value_name = "URL[,FILE]", value_parser = trusted_issuer, conflicts_with_all = ["policy", "demo"])]
     trust_issuer: Vec<TrustedIssuer>,
 
+    /// The algorithms that tokens of trusted issuers may be signed with [default: whatever the keys are for]
+    #[arg(long, value_name = "NAME[,NAME]", value_delimiter = ',', requires = "trust_issuer",
+          value_parser = PossibleValuesParser::new(capstan_iam::ALGORITHM_NAMES), conflicts_with_all = ["policy", "demo"])]
+    trust_algorithms: Vec<String>,
+
     /// An audience (`aud`) that tokens for this server have; repeat for several [default: that of --public-url]
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["policy", "demo"])]
     token_audience: Vec<String>,
@@ -94,7 +100,8 @@ impl TokenArgs {
             none if none.is_empty() => public_url.iter().map(|url| url.as_str().into()).collect(),
             audiences => audiences,
         };
-        callers::Options { trusted: self.trust_issuer, audiences }
+        let (trusted, algorithms) = (self.trust_issuer, self.trust_algorithms);
+        callers::Options { trusted, algorithms, audiences }
     }
 }
 

@@ -177,7 +177,7 @@ fn callers_are_checked_with_the_configuration() {
     let file = folder.write(&format!("demo = true\ncallers = {callers:?}\n"));
     for (document, code, said) in [
         ("{version: 1, callers: []}", 1, "demo"),
-        ("{version: 1, callers: [{name: a, methods: [check]}]}", 2, "callers[0]: found neither"),
+        ("{version: 1, callers: [{name: a, methods: [check]}]}", 2, "callers[0]: found no proof"),
         ("version: 2", 2, "expected the number 1"),
     ] {
         std::fs::write(&callers, document).unwrap();

@@ -10,6 +10,7 @@ use capstan_server::limits::{MESSAGE_BYTES_MAX, PEER_HELD_BYTES_MAX};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
+use crate::command_limits::THREADS_SPARE;
 use crate::common::{Serving, stderr};
 use crate::raw::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, check, frame, framed};
 use crate::transport::bounds::memory;
@@ -64,8 +65,9 @@ fn a_machine_without_threads_is_told() {
         assert!(!said.contains("panicked"), "{threads}: {said}");
     }
     if is_root {
-        // Its own threads, and those of the runtime and its workers.
-        let enough = 2 * std::thread::available_parallelism().unwrap().get() + 24;
+        // Those of the runtime and its workers, the others, and its first one.
+        let processors = std::thread::available_parallelism().unwrap().get();
+        let enough = 2 * processors + THREADS_SPARE + 1;
         let server = Serving::spawn(&mut with(&enough.to_string()), LINES);
         assert_eq!(server.stop("-TERM").0, Some(0));
     }

@@ -1,5 +1,6 @@
 //! Callers that tokens and secrets prove: which tokens count, of which keys, and for how long.
 
+mod algorithms;
 mod cases;
 mod command_line;
 mod exchanged;

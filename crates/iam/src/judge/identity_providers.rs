@@ -187,6 +187,7 @@ fn changed(before: &IdentityProvider, fields: &IdentityProviderUpdate) -> Identi
     after.oidc.audiences = fields.audiences.clone().unwrap_or(after.oidc.audiences);
     after.oidc.jwks = fields.jwks.clone().unwrap_or(after.oidc.jwks);
     after.oidc.groups_claim = fields.groups_claim.clone().unwrap_or(after.oidc.groups_claim);
+    after.oidc.algorithms = fields.algorithms.clone().unwrap_or(after.oidc.algorithms);
     after.default_role = fields.default_role.clone().unwrap_or(after.default_role);
     after
 }

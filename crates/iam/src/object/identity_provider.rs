@@ -11,7 +11,7 @@
 use capstan_engine::{Path, PathBuf};
 
 use super::{Incarnation, Meta, parent_or_self};
-use crate::authentication::{check_claim, check_key_set};
+use crate::authentication::{check_algorithms, check_claim, check_key_set};
 use crate::fields::{check_bytes, check_name};
 use crate::limits::{AUDIENCES_MAX, EXTERNAL_GROUP_BYTES_MAX};
 
@@ -51,6 +51,8 @@ pub struct Oidc {
     pub jwks: Option<String>,
     /// The claim that lists the groups of whoever a token is of. Without one, mappings give nothing.
     pub groups_claim: Option<String>,
+    /// The algorithms that its tokens may be signed with. Without any, whatever its keys are for.
+    pub algorithms: Vec<String>,
 }
 
 impl IdentityProvider {
@@ -83,7 +85,11 @@ impl Oidc {
             of(&format!("audiences[{at}]"), check_claim(audience))?;
         }
         of("jwks", self.jwks.as_deref().map_or(Ok(()), check_key_set))?;
-        of("groups_claim", self.groups_claim.as_deref().map_or(Ok(()), check_name))
+        of("groups_claim", self.groups_claim.as_deref().map_or(Ok(()), check_name))?;
+        check_algorithms(&self.algorithms).map_err(|(at, problem)| {
+            let at = at.map(|at| format!("[{at}]")).unwrap_or_default();
+            (format!("algorithms{at}"), problem)
+        })
     }
 }
 
@@ -208,6 +214,7 @@ mod tests {
             audiences: vec!["x".into(); AUDIENCES_MAX],
             jwks: None,
             groups_claim: Some("groups".into()),
+            algorithms: vec!["ES256".into()],
         };
         assert_eq!(oidc.check(), Ok(()));
         let field = |change: fn(&mut Oidc)| {
@@ -221,5 +228,7 @@ mod tests {
         assert_eq!(field(|one| one.audiences[1].clear()), "audiences[1]");
         assert_eq!(field(|one| one.jwks = Some("{}".into())), "jwks");
         assert_eq!(field(|one| one.groups_claim = Some(String::new())), "groups_claim");
+        assert_eq!(field(|one| one.algorithms.push("ES256".into())), "algorithms[1]");
+        assert_eq!(field(|one| one.algorithms = vec!["ES256".into(); 10]), "algorithms");
     }
 }

@@ -51,6 +51,8 @@ pub struct IdentityProviderUpdate {
     pub jwks: Option<Option<String>>,
     /// The claim that lists groups; `Some(None)` for none.
     pub groups_claim: Option<Option<String>>,
+    /// The algorithms that its tokens may be signed with.
+    pub algorithms: Option<Vec<String>>,
     /// The default role; `Some(None)` for none.
     pub default_role: Option<Option<Box<str>>>,
 }

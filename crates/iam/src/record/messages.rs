@@ -275,6 +275,8 @@ pub(super) struct OidcRecord {
     pub(super) jwks: Option<String>,
     #[prost(string, optional, tag = "5")]
     pub(super) groups_claim: Option<String>,
+    #[prost(string, repeated, tag = "6")]
+    pub(super) algorithms: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -12,7 +12,8 @@ use crate::{AccountAssociation, GroupRoleMapping, IdentityProvider, Incarnation}
 // === Encoding ===
 
 pub(super) fn encode_provider(provider: &IdentityProvider) -> ProviderRecord {
-    let Oidc { issuer, client_id, audiences, jwks, groups_claim } = provider.oidc.clone();
+    let Oidc { issuer, client_id, audiences, jwks, groups_claim, algorithms } =
+        provider.oidc.clone();
     ProviderRecord {
         meta: Some(encode_meta(&provider.meta)),
         name: provider.name.clone(),
@@ -20,7 +21,7 @@ pub(super) fn encode_provider(provider: &IdentityProvider) -> ProviderRecord {
         default_role: provider.default_role.as_ref().map(ToString::to_string),
         role_created: provider.role_created,
         creator: provider.creator.as_ref().map(encode_incarnation),
-        oidc: Some(OidcRecord { issuer, client_id, audiences, jwks, groups_claim }),
+        oidc: Some(OidcRecord { issuer, client_id, audiences, jwks, groups_claim, algorithms }),
     }
 }
 
@@ -68,13 +69,13 @@ pub(super) fn decode_provider(
     let ProviderRecord { meta, name, description, default_role, role_created, creator, oidc } =
         record;
     // A later version may have another configuration: then this is no provider that this version understands.
-    let OidcRecord { issuer, client_id, audiences, jwks, groups_claim } =
+    let OidcRecord { issuer, client_id, audiences, jwks, groups_claim, algorithms } =
         oidc.ok_or_else(|| absent("oidc"))?;
     Ok(IdentityProvider {
         id,
         name,
         description,
-        oidc: Oidc { issuer, client_id, audiences, jwks, groups_claim },
+        oidc: Oidc { issuer, client_id, audiences, jwks, groups_claim, algorithms },
         default_role: default_role.map(Into::into),
         role_created,
         creator: creator.map(|one| decode_incarnation("creator", one)).transpose()?,

@@ -162,7 +162,19 @@ fn objects() -> Vec<Object> {
         identity(Some(Authentication::ClientCertificate(ClientCertificate::DnsName(
             "ci.example.org".into(),
         )))),
+        limited_provider(),
     ]
+}
+
+/// A provider with algorithms, beside those whose bytes stay as they are.
+fn limited_provider() -> Object {
+    match provider(Some("viewer"), None) {
+        Object::IdentityProvider(mut provider) => {
+            provider.oidc.algorithms = vec!["ES256".into(), "Ed25519".into()];
+            Object::IdentityProvider(provider)
+        }
+        other => other,
+    }
 }
 
 fn provider(default_role: Option<&str>, jwks: Option<&str>) -> Object {
@@ -177,6 +189,7 @@ fn provider(default_role: Option<&str>, jwks: Option<&str>) -> Object {
             audiences: text("a").into_iter().chain(text("b")).collect(),
             jwks: jwks.map(ToOwned::to_owned),
             groups_claim: text("groups"),
+            algorithms: vec![],
         },
         default_role: default_role.map(Into::into),
         role_created: default_role.map(|_| 9),
@@ -271,7 +284,7 @@ fn what_an_object_refers_to() {
     let okta = of("https://acme.okta.example");
     let pattern = Reference::IssuerPattern { organization };
     let ci = of("https://ci.example");
-    assert_eq!(found, [of("https://idp.example"), pattern, ci, okta, okta, scope, scope]);
+    assert_eq!(found, [of("https://idp.example"), pattern, ci, okta, okta, scope, scope, okta]);
 }
 
 #[test]

@@ -462,15 +462,16 @@ mod tests {
             )
         };
         let token = (AUTHORIZATION, "Bearer x.y.z");
-        let claim = |named: Option<&str>| {
+        let claim = |remote: Remote, named: Option<&str>| {
             let named = named.map(|path| path.parse().unwrap());
-            let place = Place::of(Some(&local()));
+            let place = Place::of(Some(&remote));
             Claim::Authorization { header: "Bearer x.y.z".into(), named, place }
         };
         for (trusts, remote) in
             [(false, elsewhere), (true, elsewhere), (false, local()), (true, local())]
         {
-            assert_eq!(caller(trusts, remote, std::slice::from_ref(&token)).unwrap(), claim(None));
+            let claimed = caller(trusts, remote, std::slice::from_ref(&token)).unwrap();
+            assert_eq!(claimed, claim(remote, None));
             let twice = [token.clone(), token.clone()];
             assert!(matches!(caller(trusts, remote, &twice), Err(RequestError::AuthnFailed)));
             let email = [token.clone(), (CALLER_EMAIL, "a@example.com")];
@@ -483,7 +484,8 @@ mod tests {
                     Err(RequestError::AuthnFailed)
                 )),
                 false => {
-                    assert_eq!(caller(trusts, remote, &named).unwrap(), claim(Some("acme/ci")))
+                    let claimed = caller(trusts, remote, &named).unwrap();
+                    assert_eq!(claimed, claim(remote, Some("acme/ci")));
                 }
             }
             assert!(caller(trusts, remote, &[token.clone(), (CALLER, "/")]).is_err());

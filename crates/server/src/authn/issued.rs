@@ -17,10 +17,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use capstan_engine::{PathBuf, Timestamp};
 use capstan_events::Signer;
-use capstan_iam::Narrowing;
+use capstan_iam::{Algorithm, Narrowing};
 use serde::{Deserialize, Serialize};
 
-use super::keys::KeyDigest;
+use super::keys::SignedBy;
 use super::remembered::{Named, Verified};
 use super::token::Claims;
 use crate::limits::{ACCESS_TOKEN_LIFETIME, TOKEN_BYTES_MAX};
@@ -34,7 +34,7 @@ pub(crate) const SUBJECT_TOKEN: &str = "subject_token";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Issued {
     /// The server's key that signed it.
-    pub(crate) key: KeyDigest,
+    pub(crate) by: SignedBy,
     /// `sub`: the identity.
     pub(crate) identity: PathBuf,
     /// The revision that made the identity, if it is below a group: one that is made again is another one.
@@ -81,6 +81,8 @@ struct SubjectToken {
     claims: String,
     /// The key that signed it, in base64url.
     key: String,
+    /// The algorithm that it was signed with.
+    alg: String,
     /// When it was looked at.
     at: i64,
     /// Whether the identity was named.
@@ -155,7 +157,8 @@ pub(crate) fn issue(
     };
     let subject_token = SubjectToken {
         claims: verified.body.to_string(),
-        key: URL_SAFE_NO_PAD.encode(verified.key),
+        key: URL_SAFE_NO_PAD.encode(verified.by.key),
+        alg: verified.by.algorithm.name().to_owned(),
         at: verified.issued.as_ref().map_or(now, |issued| issued.at).seconds(),
         named: matches!(verified.named, Named::Identity(_)),
         association,
@@ -192,7 +195,7 @@ pub(crate) fn scope_of(narrowing: &Narrowing) -> Option<String> {
 
 /// Reads the claims of an access token that this key of the server has signed: what it was made for, and what it says itself.
 /// `None` if the server has not made it so.
-pub(crate) fn read(claims: &Claims, key: KeyDigest) -> Option<Verified> {
+pub(crate) fn read(claims: &Claims, by: SignedBy) -> Option<Verified> {
     let text = |name: &str| claims.all.get(name).map(|value| value.as_str().ok_or(()));
     let (Ok(scope), Ok(subtree)) = (text("scope").transpose(), text("subtree").transpose()) else {
         return None;
@@ -215,10 +218,11 @@ pub(crate) fn read(claims: &Claims, key: KeyDigest) -> Option<Verified> {
         }
         _ => return None,
     };
-    let signed_by = URL_SAFE_NO_PAD.decode(of.key).ok()?.try_into().ok()?;
+    let key = URL_SAFE_NO_PAD.decode(of.key).ok()?.try_into().ok()?;
+    let signed_by = SignedBy { key, algorithm: Algorithm::of(&of.alg)? };
     let (created, at, ends) = (of.created, Timestamp::new(of.at, 0), claims.expires_at);
-    let issued = Issued { key, identity, created, at, ends, narrowing };
-    Some(Verified { body: of.claims.into(), named, key: signed_by, issued: Some(issued) })
+    let issued = Issued { by, identity, created, at, ends, narrowing };
+    Some(Verified { body: of.claims.into(), named, by: signed_by, issued: Some(issued) })
 }
 
 /// Names with spaces between; no capability for none.
@@ -256,7 +260,8 @@ mod tests {
 
     fn verified(named: Named) -> Verified {
         let body = URL_SAFE_NO_PAD.encode(r#"{"iss":"https://a"}"#);
-        Verified { body: body.into(), named, key: [7; 32], issued: None }
+        let by = SignedBy { key: [7; 32], algorithm: Algorithm::Ps384 };
+        Verified { body: body.into(), named, by, issued: None }
     }
 
     fn signer() -> Signer {
@@ -293,7 +298,7 @@ mod tests {
             let key = keys.verify(&token).unwrap();
             let read = read(&token.claims, key).unwrap();
             let (body, named) = (read.body.clone(), read.named.clone());
-            assert_eq!((body, named, read.key), (verified.body, verified.named, [7; 32]));
+            assert_eq!((body, named, read.by), (verified.body, verified.named, verified.by));
             let issued = read.issued.unwrap();
             assert_eq!(issued.narrowing.as_deref(), narrowing.as_ref());
             assert_eq!((issued.created, &issued.identity), (created, &identity));

@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::keys::{KeyDigest, KeySet};
+use super::keys::{KeySet, SignedBy};
 use super::token::Token;
 use crate::discovery::{Discovered, PublishedKeys, keys_at, published_keys};
 use crate::limits::{
@@ -111,15 +111,15 @@ impl Issuers {
     }
 
     /// Whether an issuer has this key. It is not asked for that, unless its keys are not fresh.
-    pub(crate) fn has_key(&self, issuer: &str, key: &KeyDigest) -> bool {
+    pub(crate) fn has_key(&self, issuer: &str, by: &SignedBy) -> bool {
         let found = self.0.issuers.get(issuer).map(|found| Arc::clone(&found));
         let Some(found) = found else { return false };
-        !found.is_stale() && self.known(issuer, &found, |keys| keys.contains(key)).is_some()
+        !found.is_stale() && self.known(issuer, &found, |keys| keys.contains(by)).is_some()
     }
 
     /// The same, and the issuer is asked if it may have it now.
-    pub(crate) async fn still_has_key(&self, issuer: &str, key: &KeyDigest) -> bool {
-        self.keys_with(issuer, |keys| keys.contains(key)).await.is_some()
+    pub(crate) async fn still_has_key(&self, issuer: &str, by: &SignedBy) -> bool {
+        self.keys_with(issuer, |keys| keys.contains(by)).await.is_some()
     }
 
     async fn keys_with(&self, issuer: &str, wanted: impl Fn(&KeySet) -> bool) -> Option<Arc<Keys>> {
@@ -261,8 +261,9 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
+    use capstan_iam::Algorithm;
+
     use super::*;
-    use crate::authn::token::Algorithm;
 
     /// What the issuer is asked, and what it publishes; `None` while it does not answer.
     #[derive(Clone, Default)]
@@ -368,7 +369,8 @@ mod tests {
         tokio::time::sleep(KEYS_PAUSE).await;
         assert!(has(&issuers, "b").await && !has(&issuers, "a").await);
         assert_eq!(world.asked.lock().unwrap().last().unwrap(), &None);
-        assert!(!issuers.has_key("other", &[0; 32]));
+        let unknown = SignedBy { key: [0; 32], algorithm: Algorithm::Ed25519 };
+        assert!(!issuers.has_key("other", &unknown));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,17 +1,25 @@
 //! Sets of public keys (RFC 7517), and what they have signed.
 //!
 //! **Invariants**: an algorithm is bound to a key before the key is used: by the key's own `alg`, else by what the issuer says
-//! it signs with, else one for each type of key. A token names its key, or there is only one that it can be: no two keys are tried.
+//! it signs with, or whoever trusts the keys; else one for each type of key. A token names its key, or there is only one that it
+//! can be: no two keys are tried.
 
+use capstan_iam::Algorithm;
 use jsonwebtoken::{Algorithm as Verifies, DecodingKey, crypto};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::token::{Algorithm, Token, is_key_id};
+use super::token::{Token, is_key_id};
 use crate::limits::DISCOVERED_KEYS_MAX;
 
-/// The SHA-256 of a key, which tells it from all others.
-pub(crate) type KeyDigest = [u8; 32];
+/// What has signed a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SignedBy {
+    /// The SHA-256 of the key and its id, which tells it from all others.
+    pub(crate) key: [u8; 32],
+    /// How. A key may be for several algorithms, and no more for one of them.
+    pub(crate) algorithm: Algorithm,
+}
 
 /// Public keys that verify signatures.
 #[derive(Clone, Default)]
@@ -22,7 +30,7 @@ struct Key {
     kind: Kind,
     /// Those that it may verify.
     algorithms: Vec<Algorithm>,
-    digest: KeyDigest,
+    digest: [u8; 32],
     key: DecodingKey,
 }
 
@@ -72,7 +80,8 @@ impl std::fmt::Debug for KeySet {
 
 impl KeySet {
     /// Reads a JSON Web Key Set. Keys that cannot verify a signature that is taken are left out: of other types, for encryption,
-    /// too short, or with a secret part. `algorithms` are those that the issuer says it signs with; `None` if it does not say.
+    /// too short, or with a secret part. `algorithms` are those that the issuer says it signs with, or that whoever trusts the
+    /// keys takes; `None` if nobody says.
     ///
     /// # Errors
     ///
@@ -86,6 +95,16 @@ impl KeySet {
         let says: Option<Vec<_>> =
             algorithms.map(|all| all.iter().filter_map(|name| Algorithm::of(name)).collect());
         Ok(Self(keys.iter().filter_map(|key| Key::read(key, says.as_deref())).collect()))
+    }
+
+    /// Reads keys that were given by whoever trusts them, with a list of the algorithms that are taken: without entries, whatever
+    /// the keys are for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub(crate) fn given(text: &[u8], algorithms: &[String]) -> Result<Self, &'static str> {
+        Self::read(text, Some(algorithms).filter(|list| !list.is_empty()))
     }
 
     /// Whether no key is left.
@@ -108,17 +127,19 @@ impl KeySet {
     }
 
     /// The key that has signed a token; `None` if none has, or if it may be of several.
-    pub(crate) fn verify(&self, token: &Token<'_>) -> Option<KeyDigest> {
+    pub(crate) fn verify(&self, token: &Token<'_>) -> Option<SignedBy> {
         let mut fitting = self.fitting(token.algorithm, token.key_id.as_deref());
         let (Some(key), None) = (fitting.next(), fitting.next()) else { return None };
         let (message, algorithm) = (token.message.as_bytes(), verifies(token.algorithm));
         let verified = crypto::verify(token.signature, message, &key.key, algorithm);
-        verified.unwrap_or(false).then_some(key.digest)
+        let by = SignedBy { key: key.digest, algorithm: token.algorithm };
+        verified.unwrap_or(false).then_some(by)
     }
 
-    /// Whether a key is still among them.
-    pub(crate) fn contains(&self, key: &KeyDigest) -> bool {
-        self.0.iter().any(|one| one.digest == *key)
+    /// Whether a key is still among them, and still for this algorithm.
+    pub(crate) fn contains(&self, by: &SignedBy) -> bool {
+        let is_for = |one: &Key| one.algorithms.contains(&by.algorithm);
+        self.0.iter().any(|one| one.digest == by.key && is_for(one))
     }
 }
 
@@ -165,17 +186,13 @@ impl Key {
             (None, Some(says)) => says.to_vec(),
             (None, None) => vec![kind.usual()],
         };
-        let mut algorithms: Vec<_> =
-            algorithms.into_iter().filter(|one| kind.verifies(*one)).collect();
-        // An issuer may list them in another order the next time.
-        algorithms.sort_unstable();
-        algorithms.dedup();
+        let algorithms: Vec<_> = algorithms.into_iter().filter(|one| kind.verifies(*one)).collect();
         let id = match key.get("kid") {
             None => None,
             Some(id) => Some(id.as_str().filter(|id| is_key_id(id))?.to_owned()),
         };
-        // With what it may verify, so that a key whose use was narrowed is another one.
-        let whole = format!("{kind:?}\n{first}\n{second}\n{algorithms:?}\n{id:?}");
+        // Without its algorithms: what one of them has signed counts on when others come or go.
+        let whole = format!("{kind:?}\n{first}\n{second}\n{id:?}");
         let digest = Sha256::digest(whole).into();
         (!algorithms.is_empty()).then_some(Self { id, kind, algorithms, digest, key: made.ok()? })
     }
@@ -277,6 +294,27 @@ mod tests {
         assert!(has(None, Algorithm::Rs256) && !has(None, Algorithm::Ps256));
         assert!(has(Some(&["RS256", "PS256"]), Algorithm::Ps256));
         assert!(!has(Some(&["PS256"]), Algorithm::Rs256));
+    }
+
+    #[test]
+    fn a_key_that_is_no_more_for_an_algorithm_has_not_signed_with_it() {
+        let rsa = json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode([0xff; 256]), "e": "AQAB"});
+        let of = |members: &[(&str, Value)], says: Option<&[&str]>| {
+            set(&[with(rsa.clone(), members)], says)
+        };
+        let key = of(&[], None).0[0].digest;
+        let (rs, ps) = (Algorithm::Rs256, Algorithm::Ps256);
+        let counts =
+            |set: &KeySet| [rs, ps].map(|algorithm| set.contains(&SignedBy { key, algorithm }));
+        assert_eq!(counts(&of(&[], None)), [true, false]);
+        assert_eq!(counts(&of(&[], Some(&["PS256", "RS256"]))), [true, true]);
+        assert_eq!(counts(&of(&[], Some(&["PS256"]))), [false, true]);
+        assert_eq!(counts(&of(&[("alg", json!("PS256"))], Some(&["RS256"]))), [false, true]);
+        assert_eq!(counts(&of(&[("kid", json!("other"))], None)), [false, false]);
+        assert_eq!(
+            counts(&of(&[("n", json!(URL_SAFE_NO_PAD.encode([0xfe; 256])))], None)),
+            [false; 2]
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use dashmap::DashMap;
 use sha2::{Digest as _, Sha256};
 
 use super::issued::Issued;
-use super::keys::KeyDigest;
+use super::keys::SignedBy;
 use crate::limits::TOKENS_REMEMBERED_MAX;
 
 /// Whom the sender of a token says that it is of.
@@ -57,7 +57,7 @@ pub(crate) struct Verified {
     /// Whom its sender names.
     pub(crate) named: Named,
     /// What has signed it.
-    pub(crate) key: KeyDigest,
+    pub(crate) by: SignedBy,
     /// What the access token says that was made for it; `None` if it was shown itself.
     pub(crate) issued: Option<Issued>,
 }
@@ -127,13 +127,15 @@ impl Tokens {
 
 #[cfg(test)]
 mod tests {
+    use capstan_iam::Algorithm;
+
     use super::*;
 
     fn remembered(at: i64) -> Remembered {
         let verified = Arc::new(Verified {
             body: "".into(),
             named: Named::Nobody,
-            key: [0; 32],
+            by: SignedBy { key: [0; 32], algorithm: Algorithm::Es256 },
             issued: None,
         });
         let (expires_at, counts_until) = (Timestamp::new(at, 0), Timestamp::new(at + 60, 0));

@@ -13,7 +13,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use capstan_engine::Timestamp;
-use capstan_iam::{check_claim, check_email};
+use capstan_iam::{Algorithm, check_claim, check_email};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -33,38 +33,6 @@ pub(crate) struct TokenError {
 
 const fn refused<T>(part: &'static str, problem: &'static str) -> Result<T, TokenError> {
     Err(TokenError { part, problem })
-}
-
-/// Signatures that are taken (RFC 7518, section 3.1; RFC 8037; RFC 9864): with public keys, and none that RFC 8725 advises against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Algorithm {
-    Rs256,
-    Rs384,
-    Rs512,
-    Ps256,
-    Ps384,
-    Ps512,
-    Es256,
-    Es384,
-    Ed25519,
-}
-
-impl Algorithm {
-    /// By its name in a header or a key. Ed25519 has two (RFC 9864, section 2.2).
-    pub(crate) fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "RS256" => Self::Rs256,
-            "RS384" => Self::Rs384,
-            "RS512" => Self::Rs512,
-            "PS256" => Self::Ps256,
-            "PS384" => Self::Ps384,
-            "PS512" => Self::Ps512,
-            "ES256" => Self::Es256,
-            "ES384" => Self::Es384,
-            "EdDSA" | "Ed25519" => Self::Ed25519,
-            _ => return None,
-        })
-    }
 }
 
 /// A token that is well-formed and in time.

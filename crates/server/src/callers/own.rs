@@ -13,7 +13,7 @@ use capstan_iam::Narrowing;
 use super::{Callers, refused};
 use crate::RequestError;
 use crate::authn::issued::{self, AccessToken, Asked, IssueError};
-use crate::authn::keys::KeyDigest;
+use crate::authn::keys::SignedBy;
 use crate::authn::matching::is_for;
 use crate::authn::remembered::{Named, Remembered, Verified};
 use crate::authn::token::Token;
@@ -118,8 +118,8 @@ impl Callers {
     }
 
     /// Whether a key of the server's counts.
-    pub(super) fn signs_with(&self, key: &KeyDigest) -> bool {
-        self.0.signing.as_ref().is_some_and(|it| it.load().verifying.contains(key))
+    pub(super) fn signs_with(&self, by: &SignedBy) -> bool {
+        self.0.signing.as_ref().is_some_and(|it| it.load().verifying.contains(by))
     }
 
     /// Verifies an access token of this server. What is named beside it must be its identity.
@@ -129,13 +129,13 @@ impl Callers {
         named: &Named,
     ) -> Result<Verified, RequestError> {
         let signing = self.0.signing.as_ref().ok_or(RequestError::AuthnFailed)?;
-        let key = signing.load().verifying.verify(token);
-        let key = key.ok_or_else(|| refused("the signature is of no key of the server's"))?;
+        let by = signing.load().verifying.verify(token);
+        let by = by.ok_or_else(|| refused("the signature is of no key of the server's"))?;
         let own: Vec<_> = self.0.audiences.iter().map(String::as_str).collect();
         if !is_for(&token.claims, &own) {
             return Err(refused("an access token for somebody else"));
         }
-        let read = issued::read(&token.claims, key);
+        let read = issued::read(&token.claims, by);
         let verified = read.ok_or_else(|| refused("a token of the server's for something else"))?;
         let identity = verified.issued.as_ref().map(|issued| &issued.identity);
         let is_named = match named {

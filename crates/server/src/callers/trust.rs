@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use arc_swap::ArcSwap;
-use capstan_iam::{check_claim, check_issuer};
+use capstan_iam::{Algorithm, check_algorithms, check_claim, check_issuer};
 use futures_util::future::BoxFuture;
 
 use crate::authn::keys::KeySet;
@@ -18,6 +18,7 @@ use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 /// The options of `capstan serve` that say whom the operator trusts.
 const ISSUERS: &str = "trust-issuer";
+const ALGORITHMS: &str = "trust-algorithms";
 const AUDIENCES: &str = "token-audience";
 
 /// Whose tokens the operator trusts for the whole server, and for whom tokens are.
@@ -25,6 +26,8 @@ const AUDIENCES: &str = "token-audience";
 pub struct Options {
     /// Issuers, at most [`TRUSTED_ISSUERS_MAX`].
     pub trusted: Vec<TrustedIssuer>,
+    /// The algorithms that tokens of trusted issuers may be signed with. Without any, whatever the keys are for.
+    pub algorithms: Vec<String>,
     /// The audiences that are Capstan's own. Without any no token is for it, but one whose identity or provider names another.
     pub audiences: Vec<String>,
 }
@@ -33,8 +36,16 @@ impl Options {
     /// What is wrong with them, whatever is in the files, each with the option of `capstan serve` that says it. `discovers` says whether
     /// keys can be discovered.
     pub(crate) fn problems(&self, discovers: bool) -> Vec<(&'static str, String)> {
-        let Self { trusted, audiences } = self;
+        let Self { trusted, algorithms, audiences } = self;
         let mut all = vec![];
+        if !algorithms.is_empty() && trusted.is_empty() {
+            let problem =
+                "is for the tokens of trusted issuers, and none is trusted: give --trust-issuer";
+            all.push((ALGORITHMS, format!("--{ALGORITHMS} {problem}")));
+        }
+        if let Err((_, problem)) = check_algorithms(algorithms) {
+            all.push((ALGORITHMS, format!("algorithms of trusted issuers: {problem}")));
+        }
         if trusted.len() > TRUSTED_ISSUERS_MAX {
             all.push((ISSUERS, format!("at most {TRUSTED_ISSUERS_MAX} trusted issuers")));
         }
@@ -67,7 +78,10 @@ impl Options {
     pub(crate) fn look(&self, may_read: fn(&Path) -> bool) -> Vec<(&'static str, anyhow::Error)> {
         let files = self.trusted.iter().filter_map(|one| Some((&one.issuer, one.keys.as_ref()?)));
         let files = files.filter(|(_, file)| may_read(file));
-        files.filter_map(|(issuer, file)| Some((ISSUERS, read(issuer, file).err()?))).collect()
+        let read = |(issuer, file): (&String, &PathBuf)| {
+            Some((ISSUERS, read(issuer, file, &self.algorithms).err()?))
+        };
+        files.filter_map(read).collect()
     }
 }
 
@@ -93,6 +107,7 @@ pub(crate) struct Trusted {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {
     pub(super) trusted: Arc<ArcSwap<Trusted>>,
+    pub(super) algorithms: Vec<String>,
     pub(super) audiences: Vec<String>,
 }
 
@@ -101,20 +116,20 @@ impl Trust {
     ///
     /// # Errors
     ///
-    /// An issuer or an audience that is none, one that is named twice, too many, a file without keys that verify, or keys that
-    /// would have to be discovered and cannot be.
+    /// An issuer, an algorithm or an audience that is none, one that is named twice, too many, algorithms of no issuer, a file
+    /// without keys that verify, or keys that would have to be discovered and cannot be.
     pub(crate) fn open(options: &Options, discovers: bool) -> anyhow::Result<Self> {
-        let Options { trusted, audiences } = options;
+        let Options { trusted, algorithms, audiences } = options;
         if let Some((_, problem)) = options.problems(discovers).into_iter().next() {
             bail!(problem);
         }
         let mut all = HashMap::new();
         for TrustedIssuer { issuer, keys } in trusted {
-            let keys = keys.as_ref().map(|file| read(issuer, file)).transpose()?;
+            let keys = keys.as_ref().map(|file| read(issuer, file, algorithms)).transpose()?;
             all.insert(issuer.clone(), keys);
         }
         let trusted = Arc::new(ArcSwap::from_pointee(Trusted { keys: all, generation: 0 }));
-        Ok(Self { trusted, audiences: audiences.clone() })
+        Ok(Self { trusted, algorithms: algorithms.clone(), audiences: audiences.clone() })
     }
 }
 
@@ -122,14 +137,19 @@ fn named(issuer: &str) -> String {
     format!("trusted issuer `{}`", issuer.escape_debug())
 }
 
-/// The keys of an issuer.
-fn read(issuer: &str, file: &Path) -> anyhow::Result<KeySet> {
+/// The keys of an issuer, of which these algorithms are taken.
+fn read(issuer: &str, file: &Path, algorithms: &[String]) -> anyhow::Result<KeySet> {
     let read = || {
         let mut text = Vec::new();
         std::fs::File::open(file)?.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
         ensure!(text.len() as u64 <= KEY_FILE_BYTES_MAX, "longer than {KEY_FILE_BYTES_MAX} bytes");
-        let keys = KeySet::read(&text, None).map_err(anyhow::Error::msg)?;
+        let keys = KeySet::given(&text, algorithms).map_err(anyhow::Error::msg)?;
         ensure!(!keys.is_empty(), "no key that verifies signatures is in it");
+        let mut taken = algorithms.iter().filter_map(|name| Algorithm::of(name));
+        ensure!(
+            algorithms.is_empty() || taken.any(|algorithm| keys.has(algorithm, None)),
+            "no key in it is for an algorithm of --trust-algorithms"
+        );
         Ok(keys)
     };
     read().with_context(|| format!("{}: keys of {}", named(issuer), file.display()))
@@ -138,6 +158,7 @@ fn read(issuer: &str, file: &Path) -> anyhow::Result<KeySet> {
 /// The files of keys, which are read again when one changes.
 pub(crate) struct TrustFiles {
     issuers: Vec<TrustedIssuer>,
+    algorithms: Vec<String>,
     files: Vec<WatchedFile>,
     trusted: Arc<ArcSwap<Trusted>>,
     metrics: Arc<Metrics>,
@@ -150,15 +171,16 @@ impl TrustFiles {
         let files = issuers.iter().filter_map(|issuer| issuer.keys.clone());
         let files: Vec<_> = files.map(|file| WatchedFile::new(Some(file))).collect();
         let (trusted, metrics) = (Arc::clone(&trust.trusted), Arc::clone(metrics));
-        (!files.is_empty()).then_some(Self { issuers, files, trusted, metrics })
+        let algorithms = trust.algorithms.clone();
+        (!files.is_empty()).then_some(Self { issuers, algorithms, files, trusted, metrics })
     }
 
     async fn load(&mut self) -> anyhow::Result<()> {
         self.files.iter_mut().for_each(WatchedFile::record_state);
-        let issuers = self.issuers.clone();
+        let (issuers, algorithms) = (self.issuers.clone(), self.algorithms.clone());
         let read = move || {
             let keys = issuers.into_iter().map(|TrustedIssuer { issuer, keys }| {
-                let keys = keys.map(|file| read(&issuer, &file)).transpose()?;
+                let keys = keys.map(|file| read(&issuer, &file, &algorithms)).transpose()?;
                 anyhow::Ok((issuer, keys))
             });
             keys.collect::<anyhow::Result<HashMap<_, _>>>()

@@ -13,15 +13,15 @@ use std::sync::Arc;
 
 use capstan_engine::{Path, PathBuf, Timestamp};
 use capstan_iam::{
-    AccountAssociation, Accounts, Authentication, Identity, IdentityProvider, Incarnation, Kind,
-    Object, ObjectsError, Reference, Session, SessionGrant, derived_identity_id,
+    AccountAssociation, Accounts, Algorithm, Authentication, Identity, IdentityProvider,
+    Incarnation, Kind, Object, ObjectsError, Reference, Session, SessionGrant, derived_identity_id,
 };
 use serde_json::Value;
 
 use super::refused;
 use crate::RequestError;
 use crate::authn::clouds;
-use crate::authn::keys::{KeyDigest, KeySet};
+use crate::authn::keys::{KeySet, SignedBy};
 use crate::authn::matching::{is_for, is_of};
 use crate::authn::remembered::Named;
 use crate::authn::token::Claims;
@@ -67,6 +67,8 @@ pub(super) struct Finder<'f> {
     pub(super) objects: &'f dyn StoredObjects,
     /// The keys of issuers that the operator trusts; `None` for discovered ones.
     pub(super) trusted: &'f HashMap<String, Option<KeySet>>,
+    /// The algorithms that tokens of these may be signed with; all without any.
+    pub(super) algorithms: &'f [String],
     /// Capstan's own audiences.
     pub(super) own: &'f [String],
     pub(super) claims: &'f Claims,
@@ -74,17 +76,35 @@ pub(super) struct Finder<'f> {
 }
 
 impl Finder<'_> {
-    /// Whom the token may be of: who is named, or the root identity of its issuer and subject. It takes some look-ups.
+    /// Whom the token, which is signed so, may be of: who is named, or the root identity of its issuer and subject. It takes
+    /// some look-ups.
     ///
     /// # Errors
     ///
-    /// [`RequestError::AuthnFailed`]: nobody. Or the store cannot be read.
-    pub(super) fn candidate(&self, named: &Named) -> Result<Candidate, RequestError> {
-        match named {
+    /// [`RequestError::AuthnFailed`]: nobody, or not with this algorithm. Or the store cannot be read.
+    pub(super) fn candidate(
+        &self,
+        named: &Named,
+        algorithm: Algorithm,
+    ) -> Result<Candidate, RequestError> {
+        let candidate = match named {
             Named::Nobody => self.identity(None),
             Named::Identity(id) => self.identity(Some(id.clone())),
             Named::Service { association, service } => self.service(association.as_path(), service),
+        }?;
+        if !self.takes(candidate.provider.as_ref(), algorithm) {
+            return Err(refused("an algorithm that tokens of its issuer must not be signed with"));
         }
+        Ok(candidate)
+    }
+
+    /// Whether tokens of the issuer may be signed with an algorithm: by the provider, and by the operator if the keys are those
+    /// of an issuer that the operator trusts.
+    fn takes(&self, provider: Option<&IdentityProvider>, algorithm: Algorithm) -> bool {
+        let has_keys = provider.is_some_and(|provider| provider.oidc.jwks.is_some());
+        let is_of_operator = !has_keys && self.trusted.contains_key(&self.claims.issuer);
+        provider.is_none_or(|provider| algorithm.is_taken_by(&provider.oidc.algorithms))
+            && (!is_of_operator || algorithm.is_taken_by(self.algorithms))
     }
 
     /// The identity that a service of an account association is, if nothing has replaced it.
@@ -174,12 +194,12 @@ impl Finder<'_> {
         Ok(Candidate { id, how, provider, accounts: None, created, keys })
     }
 
-    /// Whether the token, which this key has signed, is of the candidate, and what it carries.
+    /// Whether the token, which is signed so, is of the candidate, and what it carries.
     ///
     /// # Errors
     ///
     /// As [`Self::candidate`].
-    pub(super) fn judge(&self, of: Candidate, key: &KeyDigest) -> Result<Whose, RequestError> {
+    pub(super) fn judge(&self, of: Candidate, by: &SignedBy) -> Result<Whose, RequestError> {
         let Candidate { id, how, provider, accounts, created, .. } = of;
         let own = match &provider {
             Some(provider) => self.audiences(provider),
@@ -208,8 +228,8 @@ impl Finder<'_> {
         // A person: the operator trusts the issuer, and every organization may have roles for it.
         let is_person = id.as_path().parent().is_none();
         match provider {
-            Some(provider) => self.carry(&provider, key, &mut grants)?,
-            None if is_person => self.carry_everywhere(key, &mut grants)?,
+            Some(provider) => self.carry(&provider, by, &mut grants)?,
+            None if is_person => self.carry_everywhere(by, &mut grants)?,
             None => {}
         }
         // Who may say what the addresses of people are is for the operator to say.
@@ -255,7 +275,7 @@ impl Finder<'_> {
     /// Adds what the providers of all organizations give, as far as they are looked at: one organization cannot add to them.
     fn carry_everywhere(
         &self,
-        key: &KeyDigest,
+        by: &SignedBy,
         to: &mut Vec<SessionGrant>,
     ) -> Result<(), RequestError> {
         let mut after: Option<String> = None;
@@ -270,7 +290,7 @@ impl Finder<'_> {
             let Some(next) = next else { return Ok(()) };
             let Some(organization) = next.as_path().ancestors().last() else { return Ok(()) };
             if let Some(provider) = self.provider(organization)? {
-                self.carry(&provider, key, to)?;
+                self.carry(&provider, by, to)?;
             }
             // Behind everything below the organization.
             after = Some(format!("{organization}/\u{10ffff}"));
@@ -286,11 +306,12 @@ impl Finder<'_> {
     fn carry(
         &self,
         provider: &IdentityProvider,
-        key: &KeyDigest,
+        by: &SignedBy,
         to: &mut Vec<SessionGrant>,
     ) -> Result<(), RequestError> {
         // Without keys of its own, whatever proves the issuer.
-        let is_signed = keys_of(provider)?.is_none_or(|keys| keys.contains(key));
+        let is_signed = keys_of(provider)?.is_none_or(|keys| keys.contains(by))
+            && by.algorithm.is_taken_by(&provider.oidc.algorithms);
         if !is_signed || !is_for(self.claims, &texts(&self.audiences(provider))) {
             return Ok(());
         }
@@ -348,7 +369,9 @@ impl Finder<'_> {
 /// The keys that a provider has of its own.
 fn keys_of(provider: &IdentityProvider) -> Result<Option<KeySet>, RequestError> {
     let keys = provider.oidc.jwks.as_ref();
-    keys.map(|keys| KeySet::read(keys.as_bytes(), None)).transpose().map_err(refused)
+    keys.map(|keys| KeySet::given(keys.as_bytes(), &provider.oidc.algorithms))
+        .transpose()
+        .map_err(refused)
 }
 
 fn texts(all: &[String]) -> Vec<&str> {

@@ -1,9 +1,10 @@
 //! Identity providers (R9): who makes and changes which, and what their issuers exclude.
 
-use capstan_iam::limits::{ISSUER_PATTERNS_MAX, RESOLVED_MAX};
+use capstan_iam::limits::{ALGORITHMS_MAX, ISSUER_PATTERNS_MAX, RESOLVED_MAX};
 use capstan_iam::{
-    Actor, Cause, CreateIdentityProvider, Identity, IdentityProvider, IdentityProviderUpdate,
-    Incarnation, Kind, Match, Meta, Object, Operation, Response, Rule, UpdateIdentityProvider,
+    ALGORITHM_NAMES, Actor, Cause, CreateIdentityProvider, Identity, IdentityProvider,
+    IdentityProviderUpdate, Incarnation, Kind, Match, Meta, Object, Operation, Response, Rule,
+    UpdateIdentityProvider,
 };
 use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Managed, T0, after};
@@ -68,6 +69,7 @@ fn an_owner_makes_changes_and_deletes_a_provider() {
         one.audiences = Some(vec!["a".into()]);
         one.jwks = Some(None);
         one.groups_claim = Some(None);
+        one.algorithms = Some(vec!["ES256".into()]);
         one.default_role = Some(None);
         one.issuer = Some(OKTA.into());
     });
@@ -77,6 +79,7 @@ fn an_owner_makes_changes_and_deletes_a_provider() {
         (&after.oidc.jwks, &after.oidc.groups_claim, &after.default_role),
         (&None, &None, &None)
     );
+    assert_eq!(after.oidc.algorithms, ["ES256"]);
     assert_ne!(after.meta.etag(), provider_.meta.etag());
     // The same again is no change, and an old etag is told.
     assert!(does(&mut world, "alice", &update_provider("acme/okta", changed)).is_unchanged());
@@ -100,7 +103,7 @@ fn fields_of_a_provider() {
         Operation::CreateIdentityProvider(new)
     };
     let of = |field: &str| format!("identity_provider.{field}");
-    let cases: [(Operation, String); 10] = [
+    let cases: [(Operation, String); 14] = [
         (new(|one| one.oidc.issuer = "http://x".into()), of("oidc.issuer")),
         (new(|one| one.oidc.client_id = "a\n".into()), of("oidc.client_id")),
         (new(|one| one.oidc.audiences = vec!["a".into(), String::new()]), of("oidc.audiences[1]")),
@@ -112,6 +115,19 @@ fn fields_of_a_provider() {
             of("oidc.jwks"),
         ),
         (new(|one| one.oidc.groups_claim = Some(String::new())), of("oidc.groups_claim")),
+        (new(|one| one.oidc.algorithms = vec!["HS256".into()]), of("oidc.algorithms[0]")),
+        (
+            new(|one| one.oidc.algorithms = vec!["ES256".into(), "none".into()]),
+            of("oidc.algorithms[1]"),
+        ),
+        (
+            new(|one| one.oidc.algorithms = vec!["EdDSA".into(), "Ed25519".into()]),
+            of("oidc.algorithms[1]"),
+        ),
+        (
+            new(|one| one.oidc.algorithms = vec!["ES256".into(); ALGORITHMS_MAX + 1]),
+            of("oidc.algorithms"),
+        ),
         (new(|one| one.default_role = Some("nobody".into())), of("default_role")),
         (new(|one| one.default_role = Some("globex/x".into())), of("default_role")),
         (new(|one| one.name = "a\n".into()), of("name")),
@@ -120,6 +136,9 @@ fn fields_of_a_provider() {
     for (operation, field) in cases {
         assert_eq!(invalid(&refused(&world, "alice", &operation)), field, "{operation:?}");
     }
+    let mut all = new_provider("acme/okta", OKTA);
+    all.oidc.algorithms = ALGORITHM_NAMES[..ALGORITHMS_MAX].iter().map(|&one| one.into()).collect();
+    assert!(world.judge(&actor("alice"), &Operation::CreateIdentityProvider(all)).is_ok());
     // Only an organization has providers.
     let folder = provider("acme/shop/okta", OKTA, None);
     assert_eq!(invalid(&refused(&world, "alice", &folder)), "parent");
@@ -250,6 +269,7 @@ fn a_provider_needs_what_its_identities_hold() {
         update(with(|one| one.client_id = Some("x".into()))),
         update(with(|one| one.audiences = Some(vec!["x".into()]))),
         update(with(|one| one.groups_claim = Some(None))),
+        update(with(|one| one.algorithms = Some(vec!["PS256".into()]))),
         delete_provider("acme/okta"),
     ];
     for operation in &gifts {

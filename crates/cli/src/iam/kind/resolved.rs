@@ -10,15 +10,17 @@ impl Listed for IdentityProvider {
     const MESSAGE: &'static str = "IdentityProvider";
     const LIST: &'static str = "identity_providers";
     const COLUMNS: &'static [&'static str] =
-        &["provider", "name", "issuer", "default role", "keys"];
+        &["provider", "name", "issuer", "default role", "keys", "algorithms"];
 
     fn row(&self) -> Vec<String> {
         let Some(Configuration::Oidc(oidc)) = &self.configuration else {
-            return vec![self.id.clone(), self.name.clone(), String::new(), String::new()];
+            let mut row = vec![self.id.clone(), self.name.clone()];
+            row.resize(Self::COLUMNS.len(), String::new());
+            return row;
         };
         let keys = if oidc.jwks.is_empty() { "of the issuer" } else { "given" };
         let Self { id, name, default_role, .. } = self.clone();
-        vec![id, name, oidc.issuer.clone(), default_role, keys.into()]
+        vec![id, name, oidc.issuer.clone(), default_role, keys.into(), oidc.algorithms.join(", ")]
     }
 
     fn label(&self) -> String {

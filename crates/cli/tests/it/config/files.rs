@@ -187,6 +187,7 @@ const NO_FILES: &[&str] = &[
     "socket-group",
     "socket-mode",
     "token-audience",
+    "trust-algorithms",
     "webhook-allow",
     "workers",
 ];

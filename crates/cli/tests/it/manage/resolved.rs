@@ -48,7 +48,7 @@ fn a_provider_is_made_changed_and_deleted_with_its_mappings() {
     let store = Store::start("manage-providers");
     let made = provider(&store);
     let expected = json!({"issuer": "https://acme.okta.example", "client_id": "capstan", "audiences": [],
-        "jwks": "", "groups_claim": "groups"});
+        "jwks": "", "groups_claim": "groups", "algorithms": []});
     assert_eq!(made["identity_provider"]["oidc"], expected);
     let map = |group: &str, role: &str| {
         let line = [
@@ -93,6 +93,29 @@ fn a_provider_is_made_changed_and_deleted_with_its_mappings() {
     assert_eq!(after["oidc"]["audiences"], json!(["a", "b"]));
     assert_eq!((&after["oidc"]["groups_claim"], &after["default_role"]), (&json!(""), &json!("")));
     assert_eq!(after["oidc"]["client_id"], "capstan");
+
+    // What its tokens may be signed with.
+    let update = ["iam", "idps", "update", "acme/okta"];
+    let limit = ["--algorithm", "ES256", "--algorithm", "Ed25519"];
+    let after = store.json(&[&update[..], &limit].concat());
+    assert_eq!(after["identity_provider"]["oidc"]["algorithms"], json!(["ES256", "Ed25519"]));
+    assert_eq!(after["identity_provider"]["oidc"]["audiences"], json!(["a", "b"]));
+    assert!(done(&store, &["iam", "idps", "list"]).0.contains("ES256, Ed25519"));
+    let (out, _) = done(&store, &["iam", "idp", "get", "Our Okta"]);
+    assert!(out.contains("ES256") && out.contains("Ed25519"), "{out}");
+    for (more, said) in [
+        (&["--algorithm", "HS256"][..], "possible values"),
+        (&["--algorithm", "ES256", "--no-algorithms"], "cannot be used"),
+        (
+            &["--algorithm", "EdDSA", "--algorithm", "Ed25519"],
+            "identity_provider.oidc.algorithms[1]",
+        ),
+    ] {
+        let (code, error) = failed(&store, &[&update[..], more].concat());
+        assert!(code != 0 && error.contains(said), "{more:?}: {error}");
+    }
+    let after = store.json(&[&update[..], &["--no-algorithms"]].concat());
+    assert_eq!(after["identity_provider"]["oidc"]["algorithms"], json!([]));
 
     // Nothing is deleted without a question.
     let (code, error) = failed(&store, &["iam", "idps", "delete", "acme/okta"]);

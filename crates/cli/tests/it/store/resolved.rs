@@ -15,7 +15,8 @@ fn okta() -> Value {
     json!({"parent": "acme", "request_id": "p1", "identity_provider": {
         "id": "acme/okta", "name": "Okta", "default_role": "viewer",
         "oidc": {"issuer": "https://acme.okta.example", "client_id": "capstan",
-            "audiences": ["one", "two"], "jwks": KEYS, "groups_claim": "groups"}}})
+            "audiences": ["one", "two"], "jwks": KEYS, "groups_claim": "groups",
+            "algorithms": ["Ed25519", "PS384"]}}})
 }
 
 fn association() -> Value {
@@ -86,6 +87,7 @@ async fn what_is_made_is_read_listed_filtered_and_kept() {
         TENANT,
         "INGESTER",
         "identity_provider",
+        "PS384",
     ] {
         assert!(audited.contains(said), "{said}: {audited}");
     }
@@ -119,6 +121,31 @@ async fn an_update_changes_the_fields_of_its_mask() {
     let oidc = &one["identity_provider"]["oidc"];
     assert_eq!((&oidc["client_id"], &oidc["audiences"]), (&json!("x"), &json!(["one", "two"])));
     assert!(oidc.get("jwks").is_none());
+    assert_eq!(oidc["algorithms"], json!(["Ed25519", "PS384"]));
+    let etag = one["identity_provider"]["etag"].clone();
+    let list = json!(["ES256"]);
+    let one = update(json!({"oidc": {"algorithms": list}}), "oidc.algorithms").await.unwrap();
+    assert_eq!(one["identity_provider"]["oidc"]["algorithms"], list);
+    assert_ne!(one["identity_provider"]["etag"], etag);
+    // Without a mask, what is not empty.
+    let one = update(json!({"oidc": {"algorithms": ["RS256"]}}), "").await.unwrap();
+    assert_eq!(one["identity_provider"]["oidc"]["algorithms"], json!(["RS256"]));
+    let one = update(json!({"oidc": {}}), "").await.unwrap();
+    assert_eq!(one["identity_provider"]["oidc"]["algorithms"], json!(["RS256"]));
+    let one = update(json!({"oidc": {}}), "oidc.algorithms").await.unwrap();
+    assert!(one["identity_provider"]["oidc"].get("algorithms").is_none());
+    let one = update(json!({"oidc": {"algorithms": list}}), "oidc.algorithms").await.unwrap();
+    assert_eq!(one["identity_provider"]["oidc"]["algorithms"], list);
+    for (list, at) in [
+        (json!(["ES256", "HS256"]), "[1]"),
+        (json!(["EdDSA", "Ed25519"]), "[1]"),
+        (json!(vec!["ES256"; 10]), ""),
+    ] {
+        let refused = update(json!({"oidc": {"algorithms": list}}), "oidc").await.unwrap_err();
+        assert_eq!(reason(&refused), "INVALID_FIELD");
+        let field = format!("identity_provider.oidc.algorithms{at}: ");
+        assert!(refused.message().starts_with(&field), "{refused:?}");
+    }
     let whole = update(json!({"oidc": {"client_id": "y"}}), "oidc,defaultRole").await.unwrap();
     let expected = json!({"issuer": "https://acme.okta.example", "client_id": "y"});
     assert_eq!(whole["identity_provider"]["oidc"], expected);

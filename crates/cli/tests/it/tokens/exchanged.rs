@@ -57,7 +57,7 @@ impl World {
 
     /// The error of a token that is not exchanged, which is shown nowhere.
     #[track_caller]
-    fn not_exchanged(&self, token: &str, more: &[(&str, &str)]) -> String {
+    pub(super) fn not_exchanged(&self, token: &str, more: &[(&str, &str)]) -> String {
         let answer = self.ask(FORM, &[&[("subject_token", token)], more].concat());
         assert_eq!(answer.status, 400, "{answer:?}");
         assert!(!answer.body.contains(token), "{answer:?}");

@@ -203,6 +203,64 @@ async fn tokens_of_a_real_issuer_count() {
     }
 }
 
+/// Its RSA key is for any algorithm of RSA, as far as it says. A provider takes the one that it names, with the keys that the issuer
+/// publishes, and with the same keys given.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_takes_one_algorithm_of_a_real_key() {
+    let (world, mut issuer) = start().await;
+    let (caller, named) = (world.caller().await, Some("acme/builder"));
+    let given = world.folder.path().join("given.jwks");
+    let keys = std::fs::read(world.folder.path().join("issuer.jwks")).unwrap();
+    let mut keys: Value = serde_json::from_slice(&keys).unwrap();
+    for key in keys["keys"].as_array_mut().unwrap() {
+        assert!(key.get("alg").is_none());
+        let members = key.as_object_mut().unwrap();
+        members.retain(|name, _| !capstan_iam::SECRET_MEMBERS.contains(&&**name));
+    }
+    std::fs::write(&given, keys.to_string()).unwrap();
+    let given = given.display().to_string();
+    let update = ["identity-providers", "update", "acme/real"];
+    let mut tokens = vec![];
+    for algorithm in ["RS256", "PS256", "ES256", "EdDSA", "Ed25519"] {
+        let token = issuer.token("builder", algorithm, AUDIENCE);
+        let access = world.access_token(&token, &[("identity", "acme/builder")]);
+        tokens.push((algorithm, token, access));
+    }
+    for keys in [&["--no-jwks"][..], &["--jwks", &given]] {
+        for (list, taken) in [
+            (&["RS256"][..], &["RS256"][..]),
+            (&["PS256"], &["PS256"]),
+            (&["RS256", "PS256"], &["RS256", "PS256"]),
+            (&["Ed25519", "ES256"], &["Ed25519", "EdDSA", "ES256"]),
+            (&["RS512"], &[]),
+        ] {
+            let list: Vec<_> = list.iter().flat_map(|one| ["--algorithm", one]).collect();
+            world.operate(&[&update[..], keys, &list].concat());
+            for (algorithm, token, access) in &tokens {
+                let new = issuer.token("builder", algorithm, AUDIENCE);
+                for token in [token, access, &new] {
+                    let found = caller.by(token, named).await;
+                    let what = format!("{keys:?} {list:?}: {algorithm}");
+                    if taken.contains(algorithm) {
+                        assert_eq!(found.expect(&what), "acme/builder");
+                    } else {
+                        Caller::assert_refused(found, &what);
+                    }
+                }
+            }
+        }
+    }
+    // Without a list a given key that says nothing is for the usual algorithm of its type: what was signed otherwise is over.
+    world.operate(&[&update[..], &["--algorithm", "PS256"]].concat());
+    let (_, ps, access) = &tokens[1];
+    assert!(caller.by(ps, named).await.is_ok() && caller.by(access, named).await.is_ok());
+    world.operate(&[&update[..], &["--no-algorithms"]].concat());
+    for token in [ps, access] {
+        Caller::assert_refused(caller.by(token, named).await, "PS256 without a list");
+    }
+    assert_eq!(caller.by(&tokens[0].1, named).await.unwrap(), "acme/builder");
+}
+
 /// A4: 1,000 tokens a second name keys that nobody has. The issuer is asked twice a minute, and tokens that are known go on to count.
 ///
 /// The default run takes some seconds, in which the keys are read once. `CAPSTAN_STORM_SECONDS=70` has it last so long, and the rate must be met:

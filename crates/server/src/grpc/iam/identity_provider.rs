@@ -28,6 +28,7 @@ const FIELDS: Fields = Fields {
         "oidc.audiences",
         "oidc.jwks",
         "oidc.groups_claim",
+        "oidc.algorithms",
     ],
     immutable: &["oidc.issuer"],
 };
@@ -41,7 +42,7 @@ pub(super) fn create(
     let v1::CreateIdentityProviderRequest { parent, identity_provider, .. } = request;
     let provider = required("identity_provider", identity_provider)?;
     let oidc = required("identity_provider.oidc", oidc(provider.configuration)?)?;
-    let v1::Oidc { issuer, client_id, audiences, jwks, groups_claim } = oidc;
+    let v1::Oidc { issuer, client_id, audiences, jwks, groups_claim, algorithms } = oidc;
     Ok(Operation::CreateIdentityProvider(CreateIdentityProvider {
         parent: path("parent", &parent)?,
         id: optional_path("identity_provider.id", &provider.id)?,
@@ -53,6 +54,7 @@ pub(super) fn create(
             audiences,
             jwks: optional(jwks),
             groups_claim: optional(groups_claim),
+            algorithms,
         },
         default_role: optional(provider.default_role).map(Into::into),
     }))
@@ -90,8 +92,9 @@ pub(super) fn update(
     if replaces && oidc.is_none() {
         return Err(RequestError::field("identity_provider.oidc", "missing"));
     }
-    let v1::Oidc { issuer, client_id, audiences, jwks, groups_claim } = oidc.unwrap_or_default();
-    let is_set = (!issuer.is_empty(), !audiences.is_empty());
+    let v1::Oidc { issuer, client_id, audiences, jwks, groups_claim, algorithms } =
+        oidc.unwrap_or_default();
+    let is_set = (!issuer.is_empty(), !audiences.is_empty(), !algorithms.is_empty());
     let issuer = match mask.immutable("oidc.issuer", issuer.clone(), is_set.0) {
         // Whoever replaces the configuration and names an issuer means it.
         None if replaces && is_set.0 => Some(issuer),
@@ -108,6 +111,7 @@ pub(super) fn update(
             audiences: mask.of("oidc.audiences", audiences, is_set.1),
             jwks: text("oidc.jwks", jwks),
             groups_claim: text("oidc.groups_claim", groups_claim),
+            algorithms: mask.of("oidc.algorithms", algorithms, is_set.2),
             default_role: text("default_role", provider.default_role)
                 .map(|role| role.map(Into::into)),
         },
@@ -202,13 +206,26 @@ mod tests {
                 ..Default::default()
             }
         );
-        let whole =
-            IdentityProviderUpdate { audiences: Some(vec![]), groups_claim: Some(None), ..set };
+        let whole = IdentityProviderUpdate {
+            audiences: Some(vec![]),
+            groups_claim: Some(None),
+            algorithms: Some(vec![]),
+            ..set
+        };
         assert_eq!(updated(provider(), Some(&["oidc"])).unwrap(), whole);
         let all = updated(provider(), Some(&["*"])).unwrap();
         let texts = (Some(String::new()), Some(String::new()), Some(None));
         let (name, description, default_role) = texts;
         assert_eq!(all, IdentityProviderUpdate { name, description, default_role, ..whole });
+        let mut limited = provider();
+        if let Some(Configuration::Oidc(oidc)) = &mut limited.configuration {
+            oidc.algorithms = vec!["ES256".into()];
+        }
+        for paths in [None, Some(&["oidc"][..]), Some(&["*"]), Some(&["oidc.algorithms"])] {
+            let update = updated(limited.clone(), paths).unwrap();
+            assert_eq!(update.algorithms, Some(vec!["ES256".into()]), "{paths:?}");
+        }
+        assert_eq!(updated(limited, Some(&["name"])).unwrap().algorithms, None);
         // An issuer that is named is compared with what it is.
         let mut named = provider();
         if let Some(Configuration::Oidc(oidc)) = &mut named.configuration {

@@ -67,6 +67,8 @@ pub(crate) fn json(object: Object) -> Struct {
             if let Some(Configuration::Oidc(found)) = provider.configuration {
                 let audiences = found.audiences.into_iter().map(text).collect();
                 add(&mut oidc, "audiences", list(audiences));
+                let algorithms = found.algorithms.into_iter().map(text).collect();
+                add(&mut oidc, "algorithms", list(algorithms));
             }
             add(&mut all, "oidc", map(oidc.fields));
             all

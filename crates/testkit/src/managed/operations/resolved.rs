@@ -36,6 +36,7 @@ pub fn new_provider(id: &str, issuer: &str) -> CreateIdentityProvider {
             audiences: vec![],
             jwks: Some(jwks("1")),
             groups_claim: Some("groups".into()),
+            algorithms: vec![],
         },
         default_role: None,
     }

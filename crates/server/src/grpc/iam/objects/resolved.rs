@@ -11,9 +11,9 @@ use super::stamps;
 
 pub(in super::super) fn identity_provider(provider: IdentityProvider) -> v1::IdentityProvider {
     let (etag, create_time, update_time) = stamps(&provider.meta);
-    let Oidc { issuer, client_id, audiences, jwks, groups_claim } = provider.oidc;
+    let Oidc { issuer, client_id, audiences, jwks, groups_claim, algorithms } = provider.oidc;
     let (jwks, groups_claim) = (jwks.unwrap_or_default(), groups_claim.unwrap_or_default());
-    let oidc = v1::Oidc { issuer, client_id, audiences, jwks, groups_claim };
+    let oidc = v1::Oidc { issuer, client_id, audiences, jwks, groups_claim, algorithms };
     v1::IdentityProvider {
         id: provider.id.to_string(),
         name: provider.name,
@@ -83,6 +83,7 @@ impl Listed for v1::IdentityProvider {
             audiences: vec![],
             jwks: String::new(),
             groups_claim: String::new(),
+            algorithms: vec![],
         };
         let oidc = match &self.configuration {
             Some(Configuration::Oidc(oidc)) => oidc,
