@@ -22,11 +22,10 @@ const CALLS_A_SECOND: u64 = 20_000;
 /// By how much the share may differ from a half, of as many calls at least. Their error is 0.003.
 const SHARE_MAX: f64 = 0.02;
 
-/// A refused credential, and the identity that the caller header names.
+/// A refused credential.
 struct Kind {
     name: &'static str,
     authorization: String,
-    named: Option<String>,
 }
 
 fn kinds(world: &World) -> anyhow::Result<[Vec<Kind>; 2]> {
@@ -36,19 +35,19 @@ fn kinds(world: &World) -> anyhow::Result<[Vec<Kind>; 2]> {
     let (user, secret) = (&*world.puller, &*world.secret);
     let stranger = format!("{}x", user.get(..user.len() - 1).context("a user")?);
     let wrong = format!("{}x", secret.get(..secret.len() - 1).context("a secret")?);
-    let kind = |name, authorization, named| Kind { name, authorization, named };
+    let kind = |name, authorization| Kind { name, authorization };
     let secrets = vec![
-        kind("a wrong secret of nobody", basic(&stranger, &wrong), None),
-        kind("a wrong secret of somebody", basic(user, &wrong), None),
-        kind("somebody's secret of nobody", basic(&stranger, secret), None),
-        kind("a wrong secret alone", format!("Bearer {wrong}"), None),
+        kind("a wrong secret of nobody", basic(&stranger, &wrong)),
+        kind("a wrong secret of somebody", basic(user, &wrong)),
+        kind("somebody's secret of nobody", basic(&stranger, secret)),
+        kind("a wrong secret alone", format!("Bearer {wrong}")),
     ];
     // Whose signature is of another key.
-    let token = format!("Bearer {}", super::signer()?.0.token()?);
-    let other = |id: &str| id.get(..id.len() - 1).map(|id| format!("{id}0"));
+    let token = super::signer()?.0.token()?;
+    let (bot, other) = (&*world.identity, world.identity.get(1..).context("an identity")?);
     let tokens = vec![
-        kind("a token of nobody", token.clone(), other(&world.identity)),
-        kind("a token of somebody", token, Some(world.identity.clone())),
+        kind("a token of nobody", basic(&format!("x{other}"), &token)),
+        kind("a token of somebody", basic(bot, &token)),
     ];
     Ok([secrets, tokens])
 }
@@ -56,9 +55,6 @@ fn kinds(world: &World) -> anyhow::Result<[Vec<Kind>; 2]> {
 async fn refused(client: &mut AuthServiceClient<Channel>, kind: &Kind) -> anyhow::Result<Duration> {
     let mut request = Request::new(WhoAmIRequest {});
     request.metadata_mut().insert("authorization", kind.authorization.parse()?);
-    if let Some(named) = &kind.named {
-        request.metadata_mut().insert("x-capstan-caller", named.parse()?);
-    }
     let begun = Instant::now();
     let answer = client.who_am_i(request).await;
     let took = begun.elapsed();
