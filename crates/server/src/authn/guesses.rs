@@ -196,7 +196,10 @@ impl<'a> Attempt<'a> {
     pub(crate) fn find(&self, secret: &[u8]) -> Option<(PathBuf, ProvedBy)> {
         let secret = SecretDigest::of(secret);
         let Some((identity, by)) = self.secrets.prove(secret, self.now) else {
-            self.wrong.borrow_mut().push(secret);
+            // Of this machine nothing is counted.
+            if self.place.0.is_some() {
+                self.wrong.borrow_mut().push(secret);
+            }
             return None;
         };
         let is_known = || self.place.0.is_none_or(|source| self.guesses.has_proved(source, &by));

@@ -24,20 +24,15 @@ impl Peer {
     /// The peer at the other end of a connection.
     pub(crate) fn of(connection: Option<&Remote>) -> Self {
         match connection {
-            Some(Remote::Ip(address)) => Self::of_address(address.ip()),
+            Some(Remote::Ip(address)) => match address.ip().to_canonical() {
+                IpAddr::V6(address) => {
+                    let network = address.to_bits() & !u128::from(u64::MAX);
+                    Self::Ip(Ipv6Addr::from_bits(network).into())
+                }
+                address => Self::Ip(address),
+            },
             Some(Remote::Process(process) | Remote::Operator(process)) => Self::Process(*process),
             None => Self::Process(None),
-        }
-    }
-
-    /// The peer with an address.
-    pub(crate) fn of_address(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let network = address.to_bits() & !u128::from(u64::MAX);
-                Self::Ip(Ipv6Addr::from_bits(network).into())
-            }
-            address => Self::Ip(address),
         }
     }
 }
