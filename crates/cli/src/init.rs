@@ -52,7 +52,7 @@ pub(crate) struct Init {
     issuer: Option<String>,
 
     /// The `sub` of those tokens
-    #[arg(long, value_name = "SUBJECT", requires = "issuer")]
+    #[arg(long, value_name = "SUBJECT", requires = "issuer", conflicts_with = "owner")]
     subject: Option<String>,
 
     /// The role of the owner [default: the catalog's role with `owner: true`]

@@ -131,11 +131,11 @@ pub(crate) struct Serve {
     askers: AskerArgs,
 
     /// Allow addresses other than loopback without TLS
-    #[arg(long, conflicts_with = "tls_cert")]
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key", "client_ca", "client_crl"])]
     insecure_plaintext: bool,
 
     /// Allow addresses of --listen-management other than loopback without TLS
-    #[arg(long, conflicts_with = "tls_cert", requires = "listen_management")]
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key", "client_ca", "client_crl"], requires = "listen_management")]
     insecure_plaintext_management: bool,
 
     /// Enable gRPC server reflection (always with --demo)

@@ -134,11 +134,11 @@ struct Update {
     no_aws: bool,
 
     /// No project at Google Cloud
-    #[arg(long, conflicts_with = "google")]
+    #[arg(long, conflicts_with_all = ["google", "google_number"])]
     no_google: bool,
 
     /// No tenant at Microsoft Azure
-    #[arg(long, conflicts_with = "azure")]
+    #[arg(long, conflicts_with_all = ["azure", "azure_client"])]
     no_azure: bool,
 
     /// No installation at GitHub

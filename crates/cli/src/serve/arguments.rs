@@ -35,7 +35,7 @@ pub(super) struct TlsArgs {
     pub(super) client_ca: Option<PathBuf>,
 
     /// Lists of revoked certificates, in PEM, one of each of these authorities: a client whose certificate is on its list, or whose list is
-    /// missing or over, is refused; repeat for several
+    /// missing or expired, is refused; repeat for several
     #[arg(long, value_name = "FILE", requires = "client_ca")]
     client_crl: Vec<PathBuf>,
 }

@@ -458,3 +458,27 @@ fn a_full_standard_output_is_an_error_with_a_message() {
         assert!(said.starts_with("error: cannot write the result to standard output: "), "{said}");
     }
 }
+
+/// clap takes a requirement away beside what conflicts with what is required (`findings/clap-requires-beside-conflict.sh`): such an option
+/// would be passed over, and a server asked for TLS would speak plain text.
+#[test]
+fn an_option_is_refused_beside_what_excludes_the_one_that_it_needs() {
+    let plain = ["--insecure-plaintext-management", "--listen-management", "127.0.0.1:0"];
+    for arguments in [
+        vec!["serve", "--demo", "--tls-key", "f", "--insecure-plaintext"],
+        vec!["serve", "--demo", "--client-ca", "f", "--insecure-plaintext"],
+        vec!["serve", "--demo", "--client-crl", "f", "--insecure-plaintext"],
+        [&["serve", "--demo", "--tls-key", "f"], &plain[..]].concat(),
+        [&["serve", "--demo", "--client-ca", "f"], &plain[..]].concat(),
+        vec!["serve", "--policy", "f", "--signing-keys", "f"],
+        vec!["serve", "--policy", "f", "--webhook-ca", "f"],
+        vec!["init", "--data", "f", "--org", "acme", "--owner", "a", "--subject", "s"],
+        vec!["iam", "account-associations", "update", "a", "--no-google", "--google-number", "5"],
+        vec!["iam", "account-associations", "update", "a", "--no-azure", "--azure-client", "c"],
+    ] {
+        let output = capstan(&arguments);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains("cannot be used with"), "{arguments:?}: {said}");
+    }
+}

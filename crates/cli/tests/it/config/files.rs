@@ -327,7 +327,9 @@ fn conflicts_name_both_settings_with_their_places() {
             &["--insecure-plaintext"],
             Some(("CAPSTAN_SERVE_WEBHOOK_CA", "f")),
             &[
+                "--insecure-plaintext: insecure-plaintext cannot be used with client-ca (FILE:1:1)",
                 "--insecure-plaintext: insecure-plaintext cannot be used with tls-cert (FILE:3:1)",
+                "--insecure-plaintext: insecure-plaintext cannot be used with tls-key (FILE:4:1)",
                 "CAPSTAN_SERVE_WEBHOOK_CA: webhook-ca cannot be used with policy (FILE:2:1)",
                 "CAPSTAN_SERVE_WEBHOOK_CA: webhook-ca needs public-url",
             ],
