@@ -22,7 +22,7 @@ use tonic::codegen::http::HeaderMap;
 use tonic_health::pb::HealthCheckRequest;
 
 use crate::common::{InProcess, PATIENCE};
-use crate::metrics::of;
+use crate::metrics::{of, wait_until_nothing_is_held};
 use crate::over::{Over, Place, over_both};
 use crate::raw::{self, Answer, Body, batch, check, framed};
 use crate::transport::bounds::memory;
@@ -74,6 +74,17 @@ pub(crate) async fn call(
     bytes: Vec<u8>,
 ) -> Answer {
     raw::call(server, path, headers, (bytes, Body::Whole)).await.unwrap()
+}
+
+/// The answer to a long request. A machine that is busy with other tests may take longer than the server's deadline.
+async fn in_time(server: impl Into<Place>, path: &str, bytes: Vec<u8>) -> Answer {
+    let (server, until) = (server.into(), Instant::now() + PATIENCE);
+    loop {
+        let answer = call(server, path, &[REQUEST], bytes.clone()).await;
+        if answer.code() != Code::DeadlineExceeded || Instant::now() > until {
+            return answer;
+        }
+    }
 }
 
 fn padding(length: usize) -> Option<v1::Properties> {
@@ -226,16 +237,16 @@ async fn the_limits_hold_after_decompression(over: Over) {
             let fits = member(&message(most), level);
             let is_longer = fits.len() > most;
             assert_eq!(is_longer, level == Compression::none());
-            let answer = call(&server, path, &[REQUEST], frame(&fits)).await;
+            let answer = in_time(&server, path, frame(&fits)).await;
             assert_eq!(answer.code(), Code::Ok, "{path}: {:?}", answer.status);
             let beyond = frame(&member(&message(most + 1), level));
-            let answer = call(&server, path, &[REQUEST], beyond).await;
+            let answer = in_time(&server, path, beyond).await;
             assert_refused(&answer, Code::ResourceExhausted, "TOO_LARGE", path);
             let said = answer.status.as_ref().unwrap().message().to_owned();
             assert!(said.contains(&format!("larger than {most} bytes")), "{said}");
         }
         // A plain message of such a call has no more room than others.
-        let beyond = call(&server, path, &[REQUEST], plain(&message(most + 1))).await;
+        let beyond = in_time(&server, path, plain(&message(most + 1))).await;
         assert_refused(&beyond, Code::ResourceExhausted, "TOO_LARGE", path);
         // Nothing is read of a compressed message that is too long itself.
         let length = u32::try_from(most + GZIP_OVERHEAD_MAX + 1).unwrap().to_be_bytes();
@@ -243,7 +254,7 @@ async fn the_limits_hold_after_decompression(over: Over) {
         let beyond = raw::call(&server, path, &[REQUEST], claim).await.unwrap();
         assert_refused(&beyond, Code::ResourceExhausted, "TOO_LARGE", path);
     }
-    assert_eq!(of(&server, "capstan_held_bytes").await, 0.0);
+    wait_until_nothing_is_held(&server).await;
 }
 
 #[tokio::test]
@@ -272,7 +283,7 @@ async fn malformed_members_are_invalid() {
     }
     let answer = call(server.grpc, CHECK, &[REQUEST], frame(&good)).await;
     assert_eq!(answer.code(), Code::Ok);
-    assert_eq!(of(&server, "capstan_held_bytes").await, 0.0);
+    wait_until_nothing_is_held(&server).await;
 }
 
 #[tokio::test]
@@ -305,7 +316,7 @@ async fn decompressed_bytes_are_charged(over: Over) {
     let stream: Vec<u8> = (0..5).flat_map(|_| gzipped(&batch_of(100_000))).collect();
     let answer = call(&server, STREAM_CHECK, &[REQUEST], stream).await;
     assert_eq!(answer.code(), Code::Ok);
-    assert_eq!(of(&server, "capstan_held_bytes").await, 0.0);
+    wait_until_nothing_is_held(&server).await;
     assert!(of(&server, r#"capstan_shed_total{scope="bytes"}"#).await > 0.0);
 }
 

@@ -100,7 +100,14 @@ fn batch_of(length: usize) -> v1::BatchCheckRequest {
 
 async fn messages_over_4_mib_are_refused(over: Over) {
     let server = over.start(Limits::default()).await;
-    let answer = server.decisions().batch_check(batch_of(MESSAGE_BYTES_MAX)).await.unwrap();
+    // A machine that is busy with other tests may take longer than the server's deadline.
+    let until = Instant::now() + PATIENCE;
+    let answer = loop {
+        match server.decisions().batch_check(batch_of(MESSAGE_BYTES_MAX)).await {
+            Err(late) if late.code() == Code::DeadlineExceeded && Instant::now() < until => {}
+            answer => break answer.unwrap(),
+        }
+    };
     assert!(answer.into_inner().results[0].allowed);
     let beyond = server.decisions().batch_check(batch_of(MESSAGE_BYTES_MAX + 1)).await.unwrap_err();
     assert_too_large(&beyond);

@@ -4,7 +4,7 @@ mod format;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::v1;
@@ -50,6 +50,14 @@ pub(crate) async fn scrape_at(http: SocketAddr) -> BTreeMap<String, f64> {
 /// The value of one series.
 pub(crate) async fn of(server: &InProcess, series: &str) -> f64 {
     *scrape(server).await.get(series).unwrap_or_else(|| panic!("no series {series}"))
+}
+
+/// Waits until the server holds no bytes.
+pub(crate) async fn wait_until_nothing_is_held(server: &InProcess) {
+    let began = Instant::now();
+    while of(server, "capstan_held_bytes").await > 0.0 {
+        assert!(began.elapsed() < PATIENCE, "bytes are held for ever");
+    }
 }
 
 /// The sum of a family's series.

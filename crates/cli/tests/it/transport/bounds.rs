@@ -18,7 +18,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::{BATCH, CHECK, STREAM};
 use crate::common::{InProcess, PATIENCE, Serving, config_within, connect, folder};
-use crate::metrics::{of, scrape};
+use crate::metrics::{of, scrape, wait_until_nothing_is_held};
 use crate::over::{Over, Place, over_both};
 use crate::raw::{
     self, Body, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GOAWAY, HEADERS,
@@ -50,14 +50,6 @@ fn the_bounds_have_their_documented_values() {
     assert_eq!(PROBES_MAX, 2 * PEER_PROBES_MAX);
     assert_eq!((UNSENT_MAX, ROUNDS_MAX, POLLS_MAX), (256 << 10, 2, 16));
     assert_eq!(SHED_REST, Duration::from_millis(5));
-}
-
-/// Waits until the server holds no bytes.
-async fn wait_until_nothing_is_held(server: &InProcess) {
-    let began = Instant::now();
-    while of(server, "capstan_held_bytes").await > 0.0 {
-        assert!(began.elapsed() < PATIENCE, "bytes are held for ever");
-    }
 }
 
 /// Resident memory of the server, in bytes.
