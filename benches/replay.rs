@@ -31,6 +31,8 @@ const WINDOW_UPDATE: u8 = 8;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+/// The server's socket, in its folder.
+const SOCKET: &str = "socket";
 /// Bytes of a frame's head.
 const HEAD_BYTES: usize = 9;
 
@@ -42,7 +44,7 @@ pub struct Replay {
     /// The stream of the next call.
     next_stream: u32,
     _stop: oneshot::Sender<()>,
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// Encoded calls, a number of them in each write.
@@ -72,7 +74,7 @@ impl Replay {
     /// The server does not start or does not speak HTTP/2.
     pub fn start(world: World) -> anyhow::Result<Self> {
         let folder = Folder::new()?;
-        let (document, socket) = (folder.0.join("policy.json"), folder.0.join("socket"));
+        let (document, socket) = (folder.0.join("policy.json"), folder.0.join(SOCKET));
         let bytes = world.document();
         fs::write(&document, &bytes)?;
         let feed =
@@ -97,7 +99,7 @@ impl Replay {
             is_ready.await.context("the server did not start")?;
             Connection::open(&socket).await
         })?;
-        Ok(Self { runtime, connection, next_stream: 1, _stop: stop, _folder: folder })
+        Ok(Self { runtime, connection, next_stream: 1, _stop: stop, folder })
     }
 
     /// Encodes calls for these questions. They must be replayed in the order in which they were encoded.
@@ -121,6 +123,17 @@ impl Replay {
         Calls { writes: writes.collect(), at_once, total: asked.len() }
     }
 
+    /// Goes on with another connection. Returns the one so far, which stays open and is silent.
+    ///
+    /// # Errors
+    ///
+    /// The server takes no connection.
+    pub fn reconnect(&mut self) -> anyhow::Result<Silent> {
+        let next = self.runtime.block_on(Connection::open(&self.folder.0.join(SOCKET)))?;
+        self.next_stream = 1;
+        Ok(Silent(std::mem::replace(&mut self.connection, next).socket))
+    }
+
     /// Makes the calls. The next write follows when all calls of the last one are answered.
     ///
     /// # Errors
@@ -141,6 +154,10 @@ impl Replay {
         })
     }
 }
+
+/// A connection that is open and silent. Dropped, it is closed.
+#[derive(Debug)]
+pub struct Silent(#[expect(dead_code, reason = "it is only kept open")] UnixStream);
 
 #[derive(Debug)]
 struct Connection {

@@ -89,6 +89,8 @@ pub struct Connection {
     unannounced: u32,
     /// Streams that the peer has broken a rule on.
     faults: u32,
+    /// Frames that may be taken before the next [`Connection::begin_turn`].
+    frames_left: usize,
     writer: Writer,
     /// Bytes to write, the first `written` of which are written.
     out: Vec<u8>,
@@ -184,6 +186,7 @@ impl Connection {
             window: config.connection_window.max(FIRST_WINDOW),
             unannounced: 0,
             faults: 0,
+            frames_left: usize::MAX,
             writer: Writer::default(),
             out: Vec::new(),
             written: 0,
@@ -194,6 +197,18 @@ impl Connection {
             state: State::Open,
             is_refused: false,
         }
+    }
+
+    /// Lets [`Connection::next`] take at most so many frames until this is called again. Without a call there is no
+    /// limit.
+    pub const fn begin_turn(&mut self, frames: usize) {
+        self.frames_left = frames;
+    }
+
+    /// Whether all frames of the turn are taken.
+    #[must_use]
+    pub const fn is_turn_over(&self) -> bool {
+        self.frames_left == 0
     }
 
     /// Whether the peer's preface has arrived.

@@ -83,8 +83,11 @@ pub const SHORT_BODY_MAX: usize = 16 * 1024;
 /// Wait of a new call for its body; then it starts without it, with a permit and a deadline. Clients
 /// send head and body at once, so a longer wait is a slow or hostile client.
 pub const SHORT_WAIT_MAX: Duration = Duration::from_millis(5);
+/// Frames that the task of a connection takes in one wake; then other tasks run. As many as 256 calls need, and as many again. The
+/// smallest ones are 70 microseconds of work, and [`READ_BYTES`] of them half a millisecond.
+pub const FRAMES_MAX: usize = 1_024;
 /// Times that the task of a connection looks for more in one wake; then other tasks run. So they do after half of
-/// [`READ_BYTES`]. A flood of the smallest frames makes half a millisecond of work of [`READ_BYTES`].
+/// [`READ_BYTES`].
 pub const ROUNDS_MAX: usize = 2;
 /// Polls of tasks of one worker between two looks at its sockets. Calls with a task of their own may take a tenth of a
 /// millisecond a poll. The default of tokio is 61.

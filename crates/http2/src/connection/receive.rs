@@ -27,7 +27,7 @@ type Received<'a> = Result<Option<Event<'a>>, Reason>;
 
 impl Connection {
     /// Takes frames from `input` up to the next event. `None`: all that is left is the start of a frame, which
-    /// is to be passed again with what follows it.
+    /// is to be passed again with what follows it; or the turn is over, and the rest is for the next one.
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Event<'a>> {
         loop {
             if self.state == State::Closing {
@@ -38,12 +38,16 @@ impl Connection {
                 return None;
             }
             let (head, rest) = input.split_first_chunk::<HEAD_BYTES>()?;
+            if self.is_turn_over() {
+                return None;
+            }
             let head = FrameHead::read(head);
             if head.length > PAYLOAD_MAX {
                 self.close(Reason::FRAME_SIZE_ERROR);
                 continue;
             }
             let (payload, rest) = rest.split_at_checked(head.length)?;
+            self.frames_left -= 1;
             *input = rest;
             match self.frame(head, payload) {
                 Ok(None) => {}

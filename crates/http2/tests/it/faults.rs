@@ -252,6 +252,28 @@ fn many_faults_of_streams_end_the_connection() {
     assert_eq!(sent, [goaway(7, Reason::ENHANCE_YOUR_CALM)]);
 }
 
+/// Frames that make no event count, too.
+#[test]
+fn a_turn_ends_after_its_frames() {
+    let mut peer = Peer::new();
+    let bytes = [frame(PING, 0, 0, &[1; 8]).repeat(2), head(1, false), frame(PING, 0, 0, &[1; 8])];
+    let bytes = bytes.concat();
+    for (turns, frames) in [(4, 1), (2, 2), (2, 3), (1, 4)] {
+        let (mut peer, mut rest, mut taken) = (Peer::new(), &*bytes, 0);
+        while !rest.is_empty() {
+            peer.connection.begin_turn(frames);
+            while peer.connection.next(&mut rest).is_some() {}
+            assert_eq!(peer.connection.is_turn_over(), !rest.is_empty() || 4 % frames == 0);
+            taken += 1;
+        }
+        assert_eq!((taken, peer.written().len()), (turns, 3), "{frames} frames a turn");
+    }
+    // Without turns there is no limit, and the start of a frame takes nothing of a turn.
+    assert_eq!(peer.send(&bytes).len(), 3);
+    peer.connection.begin_turn(1);
+    assert!(peer.connection.next(&mut &bytes[..16]).is_none() && !peer.connection.is_turn_over());
+}
+
 #[test]
 fn what_means_nothing_is_ignored() {
     let mut peer = Peer::new();

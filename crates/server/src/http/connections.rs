@@ -114,7 +114,8 @@ pub(crate) async fn serve(
         let (leaving, end) = (stop.clone(), end.clone());
         let age = jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART);
         let serving = async move {
-            let Some((stream, certificate)) = security.open(stream).await else { return };
+            // Apart from the task, which keeps the size of a handshake of TLS for as long as it lives.
+            let Some((stream, certificate)) = Box::pin(security.open(stream)).await else { return };
             let router = match (security, &stream) {
                 (Security::Either(_, _, plain), Either::Left(_)) => plain,
                 _ => router,
@@ -136,6 +137,8 @@ pub(crate) async fn serve(
             // Its errors are those of its peer.
             let _ = connection.await;
         };
+        // Not moved: each place that a future is moved to has room for it in the task.
+        let serving = Box::pin(serving);
         connections.spawn(async move { end.run_until_cancelled(serving).await });
     }
     connections.close();

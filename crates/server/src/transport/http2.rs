@@ -59,8 +59,8 @@ use tonic::body::Body;
 use tonic::codegen::http::{Extensions, StatusCode};
 
 use crate::limits::{
-    CONNECTION_WINDOW, ENDED_CALLS_MAX, HEADER_BYTES_MAX, Limits, READ_BYTES, ROUNDS_MAX,
-    SHED_REST, STARTED_CALLS_MAX, UNCHARGED_MAX,
+    CONNECTION_WINDOW, ENDED_CALLS_MAX, FRAMES_MAX, HEADER_BYTES_MAX, Limits, READ_BYTES,
+    ROUNDS_MAX, SHED_REST, STARTED_CALLS_MAX, UNCHARGED_MAX,
 };
 use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
@@ -111,6 +111,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, mut calls: C, shared
         socket: connection,
         wire: Wire::new(waker.clone()),
         rest: Vec::new(),
+        is_cut: false,
         calls,
         known: None,
         remote,
@@ -151,8 +152,9 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, mut calls: C, shared
 struct Driver<C: Calls> {
     socket: Connection,
     wire: Arc<Wire>,
-    /// The start of a frame.
+    /// The start of a frame; or, if the turn was over before, more frames.
     rest: Vec<u8>,
+    is_cut: bool,
     calls: C,
     /// The last head, and what is done with its calls. It keeps no head in memory.
     known: Option<(Weak<Head>, Intake)>,
@@ -215,6 +217,7 @@ impl<C: Calls> Driver<C> {
         let mut cx = Context::from_waker(&waker);
         let now = Instant::now();
         let (mut calls_left, mut bytes_read) = (STARTED_CALLS_MAX, 0);
+        self.wire.lock().connection.begin_turn(FRAMES_MAX);
         for _ in 0..ROUNDS_MAX {
             self.gate.again();
             if !self.look_at_signals() {
@@ -265,7 +268,7 @@ impl<C: Calls> Driver<C> {
             if waits && !is_unblocked && !sends && read != Read::Again && self.gate.close() {
                 return Poll::Pending;
             }
-            if bytes_read >= READ_BYTES / 2 || self.has_backlog {
+            if bytes_read >= READ_BYTES / 2 || self.has_backlog || self.is_cut {
                 break;
             }
         }
@@ -296,10 +299,12 @@ impl<C: Calls> Driver<C> {
                 let mut buffer = ReadBuf::new(buffer);
                 buffer.put_slice(&self.rest);
                 let before = buffer.filled().len();
-                match Pin::new(&mut self.socket).poll_read(cx, &mut buffer) {
-                    Poll::Pending => return read,
-                    Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
-                    Poll::Ready(_) => return Read::End,
+                if !std::mem::take(&mut self.is_cut) {
+                    match Pin::new(&mut self.socket).poll_read(cx, &mut buffer) {
+                        Poll::Pending => return read,
+                        Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
+                        Poll::Ready(_) => return Read::End,
+                    }
                 }
                 *bytes += buffer.filled().len() - before;
                 let is_full = buffer.remaining() == 0;
@@ -308,6 +313,9 @@ impl<C: Calls> Driver<C> {
                 self.rest.clear();
                 self.rest.shrink_to(input.len());
                 self.rest.extend_from_slice(input);
+                if self.is_cut {
+                    return Read::Again;
+                }
                 // After less than it asked for, the socket says that it is empty without a system call.
                 if is_full || read == Read::Some {
                     return Read::Again;
@@ -338,6 +346,7 @@ impl<C: Calls> Driver<C> {
                 }
             }
         }
+        self.is_cut = state.connection.is_turn_over();
         drop(state);
         if answered > 0 {
             self.has_answered = true;

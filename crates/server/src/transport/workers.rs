@@ -305,7 +305,8 @@ async fn serve<C: Calls>(
         calls.only(serves);
         let (shared, stop) = (shared.clone(), stop.clone());
         connections.spawn(async move {
-            let opening = handshakes.open(accepted, limits.greeting_max);
+            // Apart from the task, which keeps the size of a handshake of TLS, several times, for as long as it lives.
+            let opening = Box::pin(handshakes.open(accepted, limits.greeting_max));
             if let Some(Some(connection)) = stop.run_until_cancelled(opening).await {
                 http2::serve(connection, calls, shared).await;
             }

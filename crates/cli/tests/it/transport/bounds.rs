@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use capstan_proto::v1;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{
-    CONNECTION_HELD_BYTES_MAX, HEALTH_BYTES_MAX, HELD_BYTES_MAX, Limits, MESSAGE_BYTES_MAX,
-    PEER_HELD_BYTES_MAX, PEER_PROBES_MAX, POLLS_MAX, PROBES_MAX, PROPERTIES_MAX, REQUEST_BYTES_MAX,
-    ROUNDS_MAX, SHED_REST, STALLED_CONNECTION_MAX, STALLED_STREAM_MAX, UNSENT_MAX,
+    CONNECTION_HELD_BYTES_MAX, FRAMES_MAX, HEALTH_BYTES_MAX, HELD_BYTES_MAX, Limits,
+    MESSAGE_BYTES_MAX, PEER_HELD_BYTES_MAX, PEER_PROBES_MAX, POLLS_MAX, PROBES_MAX, PROPERTIES_MAX,
+    REQUEST_BYTES_MAX, ROUNDS_MAX, SHED_REST, STALLED_CONNECTION_MAX, STALLED_STREAM_MAX,
+    UNSENT_MAX,
 };
 use capstan_server::server::{Config, Runtime};
 use prost::Message as _;
@@ -32,6 +33,7 @@ over_both!(
     requests_have_the_size_of_their_method,
     long_batches_leave_room_for_short_calls,
     a_connection_whose_calls_are_shed_rests,
+    frames_beyond_a_turn_are_taken_in_the_next_one,
     health_has_its_own_permits_and_deadline,
     an_answer_without_a_window_is_reset,
     a_peer_that_reads_nothing_is_disconnected,
@@ -49,6 +51,7 @@ fn the_bounds_have_their_documented_values() {
     assert_eq!(STALLED_CONNECTION_MAX, Duration::from_secs(60));
     assert_eq!(PROBES_MAX, 2 * PEER_PROBES_MAX);
     assert_eq!((UNSENT_MAX, ROUNDS_MAX, POLLS_MAX), (256 << 10, 2, 16));
+    assert_eq!(FRAMES_MAX, 1_024);
     assert_eq!(SHED_REST, Duration::from_millis(5));
 }
 
@@ -279,6 +282,23 @@ async fn long_batches_leave_room_for_short_calls(over: Over) {
         let results = answer.into_inner().results;
         assert!(results.len() == 700 && results.iter().all(|result| result.allowed));
     }
+}
+
+/// What arrived with the frames of a turn waits for no further bytes, wherever the turn ends.
+async fn frames_beyond_a_turn_are_taken_in_the_next_one(over: Over) {
+    let server = over.start(Limits::default()).await;
+    let mut peer = Frames::connect(&server).await;
+    let counts = (FRAMES_MAX - 3..FRAMES_MAX + 3).chain([2 * FRAMES_MAX, 7 * FRAMES_MAX + 100]);
+    for (stream, frames) in (1..).step_by(2).zip(counts) {
+        let bytes = [
+            frame(HEADERS, END_HEADERS, stream, &raw::header_block(CHECK)),
+            frame(DATA, 0, stream, &[]).repeat(frames),
+            frame(DATA, END_STREAM, stream, &framed(&check())),
+        ];
+        peer.send_bytes(&bytes.concat()).await;
+        assert!(peer.answer(stream).await.is_some(), "{frames} frames");
+    }
+    wait_until_nothing_is_held(&server).await;
 }
 
 /// More calls than there are permits are refused all at once, and the connection reads what comes behind them when it has rested.
