@@ -152,8 +152,9 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, mut calls: C, shared
 struct Driver<C: Calls> {
     socket: Connection,
     wire: Arc<Wire>,
-    /// The start of a frame; or, if the turn was over before, more frames.
+    /// What was read and not taken: the start of a frame, or what is left for the next turn.
     rest: Vec<u8>,
+    /// Whether the turn was over before all whole frames of `rest` were taken.
     is_cut: bool,
     calls: C,
     /// The last head, and what is done with its calls. It keeps no head in memory.
