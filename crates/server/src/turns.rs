@@ -90,13 +90,25 @@ impl Drop for Turn {
         let queue = &self.place.0;
         let before = queue.took.load(Relaxed);
         // Two that end at once may lose one of them: it is an estimate.
-        let now = if before == 0 { took } else { before - before / LAST_PART + took / LAST_PART };
-        queue.took.store(now, Relaxed);
+        queue.took.store(estimate(before, took), Relaxed);
     }
 }
 
 /// The last turn is this part of the estimate.
 const LAST_PART: u64 = 16;
+/// The last turn counts as at most so many times the estimate, or as this many nanoseconds: one turn in which the system ran something else for
+/// some milliseconds says nothing about the next ones, and with hundreds of calls in the queue it would have most of them refused.
+const LONGEST_TIMES: u64 = 4;
+const LONGEST_MIN: u64 = 100_000;
+
+/// How long a turn takes, after one that took so long.
+fn estimate(before: u64, took: u64) -> u64 {
+    if before == 0 {
+        return took;
+    }
+    let took = took.min(before.saturating_mul(LONGEST_TIMES).max(LONGEST_MIN));
+    before - before / LAST_PART + took / LAST_PART
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -143,6 +155,22 @@ mod tests {
         }
         let _turn = turns.take().await.unwrap();
         assert!(turns.take().now_or_never().is_none(), "it waits now");
+    }
+
+    #[test]
+    fn one_long_turn_changes_little_and_many_change_much() {
+        let (short, long) = (150_000, 100_000_000);
+        let once = estimate(short, long);
+        assert!(once > short && once < short + short / 4, "{once}");
+        // A busy queue of lists, and the end of a turn in which the system did something else: nobody is refused.
+        let turns = Turns::new(1, Arc::default());
+        turns.queue.took.store(once, Relaxed);
+        assert!(turns.wait(512) < TURN_WAIT_MAX);
+        let many = (0..40).fold(short, |estimated, _| estimate(estimated, long));
+        assert!(many > long / 2, "{many}");
+        // From whatever the first one took.
+        assert!((0..100).fold(1, |estimated, _| estimate(estimated, long)) > long / 2);
+        assert!((0..200).fold(long, |estimated, _| estimate(estimated, short)) < 2 * short);
     }
 
     #[tokio::test]
