@@ -22,7 +22,7 @@ use capstan_server::clock::Clock;
 use capstan_server::feed::journal::{self, Store};
 use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::Source;
-use capstan_server::limits::Limits;
+use capstan_server::limits::{IN_FLIGHT_MAX, Limits};
 use capstan_server::server::{
     Address, Config, Feed, Misfit, PageKey, Runtime, Server, SocketAccess, look,
 };
@@ -176,6 +176,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
 
+    /// Calls that may be in flight, half of them of one peer; more are refused at once. Plain checks need no place. Where
+    /// there are more calls than the server can answer, the longest wait follows this number
+    #[arg(long, value_name = "CALLS", default_value_t = IN_FLIGHT_MAX, value_parser = in_flight)]
+    max_in_flight: usize,
+
     /// Maximum size of the policy document, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = DOCUMENT_BYTES_MAX)]
     max_document_bytes: u64,
@@ -249,6 +254,11 @@ fn http(text: &str) -> Result<Http, String> {
             .map(|address| Http(Some(address)))
             .map_err(|_| "expected IP:PORT or none".into()),
     }
+}
+
+fn in_flight(text: &str) -> Result<usize, String> {
+    let calls = text.parse().ok().filter(|calls| (2..=IN_FLIGHT_MAX).contains(calls));
+    calls.ok_or_else(|| format!("expected a number from 2 to {IN_FLIGHT_MAX}"))
 }
 
 fn ratio(text: &str) -> Result<f64, String> {
@@ -377,7 +387,11 @@ impl Serve {
                 parent_based: self.otlp_parent_based,
             }),
             clock: Clock::System,
-            limits: self.of_store.limits(Limits::default()),
+            limits: self.of_store.limits(Limits {
+                in_flight_max: self.max_in_flight,
+                peer_in_flight_max: self.max_in_flight / 2,
+                ..Limits::default()
+            }),
             runtime,
             give_back: memory::give_back,
         }

@@ -5,6 +5,7 @@ mod connections;
 mod pages;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use capstan_proto::iam::v1 as iam;
@@ -25,7 +26,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
 use crate::command_limits::CONNECT_TIMEOUT;
-use crate::common::{InProcess, PATIENCE, capstan, connect, stderr};
+use crate::common::{InProcess, PATIENCE, Serving, capstan, connect, stderr};
 use crate::over::{Over, Place, over_both};
 use crate::raw::{
     self, Body, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, REFUSED_STREAM, RST_STREAM,
@@ -432,6 +433,27 @@ async fn calls_beyond_the_global_limit_are_refused_except_health(over: Over) {
 
     streams.pop();
     wait_until_served(&server.channel).await;
+}
+
+/// `serve --max-in-flight`: half of them are of one peer.
+#[tokio::test]
+async fn the_operator_sets_how_many_calls_are_in_flight() {
+    let demo = ["--demo", "--listen", "127.0.0.1:0", "--http", "none", "--max-in-flight"];
+    for wrong in ["1", "2049", "none"] {
+        let refused = capstan(&[&["serve"], &demo[..], &[wrong]].concat());
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains("a number from 2 to 2048"), "{}", stderr(&refused));
+    }
+    let server = Serving::start(&[&demo[..], &["4"]].concat(), 1);
+    let address: SocketAddr = server.address("grpc").parse().unwrap();
+    let channel = connect(address).await;
+    let mut streams = vec![open(&channel).await.unwrap()];
+    streams.push(open(&channel).await.unwrap());
+    assert_overloaded(&open(&channel).await.err().unwrap());
+    let other = Place::from(address).channel_of_another_peer().await;
+    streams.push(open(&other).await.unwrap());
+    streams.push(open(&other).await.unwrap());
+    assert_serves(&channel).await;
 }
 
 async fn the_limit_of_one_peer_does_not_affect_other_peers(over: Over) {

@@ -50,7 +50,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use capstan_http2::{Event, Head, Reason};
+use capstan_http2::{Connection as Http2, Event, Head, Reason};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -130,6 +130,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, mut calls: C, shared
         is_turned_away: false,
         rests_until: None,
         has_answered: false,
+        has_shed: false,
         new_calls: Vec::new(),
         bodies: BTreeMap::new(),
         unsent: Charge::new(Arc::clone(&budget)),
@@ -182,6 +183,8 @@ struct Driver<C: Calls> {
     rests_until: Option<Instant>,
     /// Whether a plain call was answered in this wake.
     has_answered: bool,
+    /// Whether a call was shed in this round.
+    has_shed: bool,
     /// Calls that have arrived and have not started, the oldest first.
     new_calls: Vec<NewCall>,
     /// Bodies of started calls that have not ended, by their streams.
@@ -241,6 +244,10 @@ impl<C: Calls> Driver<C> {
             }
             if !was_blocked {
                 self.start_new_calls(now, &mut calls_left);
+            }
+            // What costs most is to read a few calls at a time. Plain calls on the same connection do not wait for that.
+            if std::mem::take(&mut self.has_shed) && !self.has_answered {
+                self.rests_until = Some(now + SHED_REST);
             }
             if !self.write(&mut cx, now) {
                 return Poll::Ready(());
@@ -407,6 +414,11 @@ impl<C: Calls> Driver<C> {
                 return false;
             }
         }
+        if ends && is_shed(&self.calls, call, connection) {
+            self.new_calls.remove(at);
+            self.has_shed = true;
+            return false;
+        }
         call.body.push(data);
         false
     }
@@ -424,12 +436,11 @@ impl<C: Calls> Driver<C> {
             return;
         }
         let calls = std::mem::take(&mut self.new_calls);
-        let mut has_shed = false;
         for mut call in calls {
             if !call.starts(now, rests) {
                 self.new_calls.push(call);
-            } else if self.is_shed(&mut call) {
-                has_shed = true;
+            } else if self.wire.with(|connection| is_shed(&self.calls, &mut call, connection)) {
+                self.has_shed = true;
             } else if *left == 0 {
                 self.has_backlog = true;
                 self.new_calls.push(call);
@@ -438,25 +449,6 @@ impl<C: Calls> Driver<C> {
                 self.start(call);
             }
         }
-        // What costs most is to read a few calls at a time. Plain calls on the same connection do not wait for that.
-        if has_shed && !self.has_answered {
-            self.rests_until = Some(now + SHED_REST);
-        }
-    }
-
-    /// Whether there is no room for a call, whose client is told so. More calls than can be answered must cost little, so nothing is
-    /// made for them.
-    fn is_shed(&self, call: &mut NewCall) -> bool {
-        // A body that goes on would be reset.
-        if !call.is_whole || call.intake.kind == Kind::Stream {
-            return false;
-        }
-        let Some(fields) = self.calls.shed(&call.head, &mut call.extensions) else {
-            return false;
-        };
-        // An error means that the stream is gone.
-        let _ = self.wire.with(|wire| wire.respond(call.stream, StatusCode::OK, fields, true));
-        true
     }
 
     /// Starts a call that is not answered as a plain one.
@@ -573,4 +565,17 @@ impl<C: Calls> Drop for Driver<C> {
     fn drop(&mut self) {
         while self.end() {}
     }
+}
+
+/// Whether there is no room for a call, whose client is told so. More calls than can be answered must cost little, so nothing is
+/// made for them.
+fn is_shed(calls: &impl Calls, call: &mut NewCall, connection: &mut Http2) -> bool {
+    // A body that goes on would be reset.
+    if !call.is_whole || call.intake.kind == Kind::Stream {
+        return false;
+    }
+    let Some(fields) = calls.shed(&call.head, &mut call.extensions) else { return false };
+    // An error means that the stream is gone.
+    let _ = connection.respond(call.stream, StatusCode::OK, fields, true);
+    true
 }

@@ -174,6 +174,7 @@ const NO_FILES: &[&str] = &[
     "drain-delay-ms",
     "http",
     "max-document-bytes",
+    "max-in-flight",
     "otlp-endpoint",
     "otlp-sample-ratio",
     "probes",
