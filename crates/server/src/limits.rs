@@ -116,12 +116,15 @@ pub const PAGE_CONDITIONS_BYTES: usize = 1024 * 1024;
 /// [`UNARY_TIME_MAX`], so that the call still ends within its deadline. Also the retry delay that
 /// clients get when the revision does not arrive.
 pub const REVISION_WAIT_MAX: Duration = Duration::from_millis(250);
-/// Time for which a replaced revision is kept, so that a paged list can be finished on the revision
+/// Time for which a replaced revision is kept of which a page of a list was given, so that the list can be finished on the revision
 /// on which it began. A client has one minute from the replacement for the remaining pages.
 pub const KEPT_TIME: Duration = Duration::from_secs(60);
 /// Bytes of index of all kept revisions together; the served revision does not count. Beyond it,
-/// the oldest is freed first. It bounds the memory that frequent writes can take.
+/// the oldest is freed first. It bounds the memory that frequent writes beside lists can take.
 pub const KEPT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Bytes of index from which on a replaced revision is freed at the next tick, by a thread of its own: to free a large index takes a tenth of a
+/// second, in which the writer would write nothing.
+pub const FREED_LATER_BYTES: usize = 16 * 1024 * 1024;
 /// Earlier revisions that keep their view of the store's objects for a paged list. Each holds the old pages of the
 /// file that later writes replaced; the oldest one holds most of them, so a further one costs little. Beyond it the
 /// oldest list has to begin anew.

@@ -77,7 +77,8 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// dropped.
     fn view(&self) -> BoxFuture<'_, Result<Arc<dyn View>, StoreError>>;
 
-    /// Makes a batch durable, if the head is still `expected`. Returns the head after the last transaction.
+    /// Makes a batch durable, if the head is still `expected`. Returns the head after the last transaction. A store on a
+    /// disk blocks the thread until the disk has it.
     ///
     /// A batch without transactions leaves the head where it is, and is durable like any other. An empty one is
     /// compared with the head and nothing else.

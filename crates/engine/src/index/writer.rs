@@ -46,17 +46,33 @@ impl Writer {
         &mut self,
         changes: impl IntoIterator<Item = C>,
     ) -> Result<(), ApplyError> {
-        let mut next = self.next.clone();
+        let mut next = self.clone();
+        next.apply_in_place(changes)?;
+        *self = next;
+        Ok(())
+    }
+
+    /// As [`Self::apply`], but copies nothing that only this writer has: of a snapshot that was published and dropped
+    /// since, no shard is copied again.
+    ///
+    /// # Errors
+    ///
+    /// The first change that is refused, and why. Those before it are made, and it may be in part: use the writer no more.
+    pub fn apply_in_place<C: Borrow<Change>>(
+        &mut self,
+        changes: impl IntoIterator<Item = C>,
+    ) -> Result<(), ApplyError> {
         for (position, change) in changes.into_iter().enumerate() {
-            let applied = next.apply(change.borrow());
+            let applied = self.next.apply(change.borrow());
             applied.map_err(|error| ApplyError { position, error })?;
             // Rare: a table has grown to many times its size. If the larger copy has no place for an
             // entry, the old one stays.
-            if next.is_crowded() {
-                next = next.resized().unwrap_or(next);
+            if self.next.is_crowded()
+                && let Some(larger) = self.next.resized()
+            {
+                self.next = larger;
             }
         }
-        self.next = next;
         Ok(())
     }
 

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! publish ─▶ current ─▶ load, current, read
-//!              └─▶ earlier revisions, by time and bytes ─▶ kept
+//!              └─▶ earlier revisions that lists need, by time and bytes ─▶ kept
 //! ```
 //!
 //! **Invariants**: snapshot, credentials and view are one pointer, so one publication replaces all of them.
-//! A revision is always in `current` or among the earlier ones until it expires. Earlier revisions
-//! are kept for `Retention::time` and up to `Retention::bytes_max`. The writer removes and
-//! frees them; a call that still uses one frees it at its end.
+//! A revision of which a page of a list was given (`Published::keep`) is in `current` or among the earlier ones until it expires. Those
+//! are kept for `Retention::time` and up to `Retention::bytes_max`. The writer removes and frees them, and every other one
+//! when it is replaced, or, if that takes long, at the next tick (`Published::expire`); a call that still uses one frees it at its end.
 //!
 //! A view holds old pages of the store's file, so an earlier revision keeps its view only if a paged list
 //! needs it (`Published::pin`), and at most [`PINNED_VIEWS_MAX`] do.
@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use crate::RequestError;
 use crate::authn::secrets::Secrets;
 use crate::interleave;
-use crate::limits::{Limits, PINNED_VIEWS_MAX, REVISION_WAIT_MAX};
+use crate::limits::{FREED_LATER_BYTES, Limits, PINNED_VIEWS_MAX, REVISION_WAIT_MAX};
 
 /// One revision: the snapshot that decides, and what belongs to it.
 #[derive(Debug)]
@@ -49,6 +49,18 @@ struct Objects {
     pinned: bool,
     /// Whether it is an earlier revision.
     replaced: bool,
+    /// Whether a page of a list of it was given that is not the last one.
+    is_paged: bool,
+    /// Since when there is a later revision.
+    since: Option<Since>,
+}
+
+/// When a revision was replaced.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    time: Instant,
+    /// See [`EarlierRevisions::replaced_bytes`].
+    bytes: usize,
 }
 
 impl Objects {
@@ -103,6 +115,20 @@ impl Current {
         objects.let_go();
     }
 
+    /// A list needs it. Returns since when it is replaced, if no list needed it before.
+    fn keep(&self) -> Option<Since> {
+        let mut objects = self.objects();
+        let was_paged = std::mem::replace(&mut objects.is_paged, true);
+        objects.since.filter(|_| !was_paged)
+    }
+
+    /// It will be replaced. Returns whether a list needs it.
+    fn leaves(&self, since: Since) -> bool {
+        let mut objects = self.objects();
+        objects.since = Some(since);
+        objects.is_paged
+    }
+
     /// Makes it an earlier revision.
     fn replaced(&self) {
         let mut objects = self.objects();
@@ -152,30 +178,36 @@ pub struct Published {
     pinned: Mutex<VecDeque<Weak<Current>>>,
 }
 
-/// Earlier revisions, oldest first.
+/// Earlier revisions that lists need, oldest first.
 #[derive(Debug, Default)]
 struct EarlierRevisions {
-    kept: VecDeque<EarlierRevision>,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct EarlierRevision {
-    current: Arc<Current>,
-    replaced: Instant,
-    /// Bytes of index that the revision after it does not share.
-    bytes: usize,
+    kept: VecDeque<(Since, Arc<Current>)>,
+    /// Bytes of index that later revisions do not share, of all revisions that were replaced so far, kept or not. What a kept one holds may be all that
+    /// was replaced since.
+    replaced_bytes: usize,
+    /// Those that are needed no more, and take long to free.
+    large: Vec<Arc<Current>>,
 }
 
 impl EarlierRevisions {
+    /// Keeps a revision in its place.
+    fn keep(&mut self, since: Since, current: &Arc<Current>) {
+        let at = self.find(current.snapshot.revision()).unwrap_or_else(|at| at);
+        self.kept.insert(at, (since, Arc::clone(current)));
+    }
+
+    fn find(&self, revision: u64) -> Result<usize, usize> {
+        self.kept.binary_search_by_key(&revision, |(_, one)| one.snapshot.revision())
+    }
+
     /// Removes the revisions that are too old, and the oldest beyond the limit of bytes.
     fn expire(&mut self, retention: Retention) -> Vec<Arc<Current>> {
         let mut freed = Vec::new();
-        while let Some(oldest) = self.kept.front()
-            && (self.bytes > retention.bytes_max || oldest.replaced.elapsed() >= retention.time)
+        while let Some((since, _)) = self.kept.front()
+            && (self.replaced_bytes.wrapping_sub(since.bytes) > retention.bytes_max
+                || since.time.elapsed() >= retention.time)
         {
-            self.bytes = self.bytes.saturating_sub(oldest.bytes);
-            freed.extend(self.kept.pop_front().map(|kept| kept.current));
+            freed.extend(self.kept.pop_front().map(|(_, current)| current));
         }
         freed
     }
@@ -209,25 +241,41 @@ impl Published {
         // The replaced revision is kept before its successor is served: the next page of a list
         // must find it at any time. There is only one writer, so the lock need not span both steps.
         if let Some(current) = self.current.load_full() {
-            let replaced = Instant::now();
             let mut earlier = self.earlier();
-            earlier.kept.push_back(EarlierRevision { current, replaced, bytes: replaced_bytes });
-            earlier.bytes = earlier.bytes.saturating_add(replaced_bytes);
+            let since = Since { time: Instant::now(), bytes: earlier.replaced_bytes };
+            earlier.replaced_bytes = earlier.replaced_bytes.wrapping_add(replaced_bytes);
+            if current.leaves(since) {
+                earlier.keep(since, &current);
+            } else if replaced_bytes >= FREED_LATER_BYTES {
+                earlier.large.push(current);
+            }
         }
         interleave::point();
         let replaced = self.current.swap(Some(Arc::new(current)));
         interleave::point();
+        let mut freed = self.earlier().expire(self.retention);
         if let Some(replaced) = replaced {
             replaced.replaced();
+            freed.push(replaced);
         }
-        let freed = self.earlier().expire(self.retention);
         self.revision.send_replace(revision);
         freed
     }
 
+    /// Keeps a revision for the next page of a list, whose first page was made of it. It may have been replaced meanwhile.
+    pub(crate) fn keep(&self, current: &Arc<Current>) {
+        let mut earlier = self.earlier();
+        if let Some(since) = current.keep() {
+            earlier.keep(since, current);
+        }
+    }
+
     /// Removes the revisions that are no longer kept, and returns them for the writer to free.
     pub(crate) fn expire(&self) -> Vec<Arc<Current>> {
-        self.earlier().expire(self.retention)
+        let mut earlier = self.earlier();
+        let mut freed = earlier.expire(self.retention);
+        freed.append(&mut earlier.large);
+        freed
     }
 
     fn earlier(&self) -> MutexGuard<'_, EarlierRevisions> {
@@ -256,9 +304,8 @@ impl Published {
         }
         interleave::point();
         let earlier = self.earlier();
-        let at =
-            earlier.kept.binary_search_by_key(&revision, |one| one.current.snapshot.revision());
-        at.ok().and_then(|at| Some(Arc::clone(&earlier.kept.get(at)?.current)))
+        let at = earlier.find(revision).ok()?;
+        earlier.kept.get(at).map(|(_, current)| Arc::clone(current))
     }
 
     /// Keeps a view for the next pages of a list, for as long as its revision is kept. Of more than [`PINNED_VIEWS_MAX`]

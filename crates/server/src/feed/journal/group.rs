@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use capstan_engine::PathBuf;
-use capstan_engine::{ApplyError, ChangeError, Snapshot, Timestamp, Writer as IndexWriter};
+use capstan_engine::{ApplyError, Change, ChangeError, Snapshot, Timestamp, Writer as IndexWriter};
 use capstan_iam::audit::{AuditHead, AuditRecord};
 use capstan_iam::record::prefix;
 use capstan_iam::{
@@ -55,7 +55,11 @@ pub(super) struct Judge {
 
 /// Writes that are judged and not committed yet.
 pub(super) struct Group {
+    /// The state that it begins with.
+    base: Snapshot,
     index: IndexWriter,
+    /// What the writes so far have changed in the index.
+    changes: Vec<Vec<Change>>,
     /// The state after the writes so far.
     pub(super) snapshot: Snapshot,
     /// Likewise.
@@ -83,7 +87,9 @@ impl Group {
     pub(super) fn new(base: &Base) -> Result<Self, StoreError> {
         let state = Overlay::new(Arc::clone(&base.view));
         Ok(Self {
+            base: base.snapshot.clone(),
             index: IndexWriter::new(&base.snapshot),
+            changes: vec![],
             snapshot: base.snapshot.clone(),
             tokens: base.tokens.clone(),
             audit: auditor::head_of(&state)?,
@@ -220,8 +226,21 @@ impl Group {
             }
             return Ok(written);
         }
-        let mut index = self.index.clone();
-        if let Err(ApplyError { error, .. }) = index.apply(&changes) {
+        let limits = with.limits.quotas;
+        let by = (&write.actor, now);
+        let admitted = with.quotas.judge(&self.counts, by, &objects, (&self.state, &limits));
+        let admitted = match admitted.map_err(unreadable)? {
+            Ok(admitted) => admitted,
+            Err(failure) => {
+                return self.refuse(write, RequestError::Store(failure), (with, now));
+            }
+        };
+        let applied = if write.validate_only {
+            self.index.clone().apply(&changes)
+        } else {
+            self.apply(&changes)
+        };
+        if let Err(ApplyError { error, .. }) = applied {
             return match error {
                 ChangeError::TooManyRoles(_) | ChangeError::IndexFull(_) => {
                     let full = StoreFailure::Quota(format!("{error}: delete some first"));
@@ -233,25 +252,33 @@ impl Group {
                 ))),
             };
         }
-        let limits = with.limits.quotas;
-        let by = (&write.actor, now);
-        let admitted = with.quotas.judge(&self.counts, by, &objects, (&self.state, &limits));
-        let admitted = match admitted.map_err(unreadable)? {
-            Ok(admitted) => admitted,
-            Err(failure) => {
-                return self.refuse(write, RequestError::Store(failure), (with, now));
-            }
-        };
         if write.validate_only {
             return Ok(Written { response, revision: self.head.revision() });
         }
         let creators = with.quotas.count(&mut self.counts, admitted);
+        let kept = self.keep(write, request, (response, &objects), creators, now);
+        match &kept {
+            Ok(_) => self.changes.push(changes),
+            Err(_) => self.undo(),
+        }
+        kept
+    }
+
+    /// Makes a transaction of what is in the index.
+    fn keep(
+        &mut self,
+        write: &Write,
+        request: Option<&RequestId>,
+        (response, objects): (Response, &[ObjectChange]),
+        creators: Vec<Op>,
+        now: Timestamp,
+    ) -> Answer {
         let revision = self.head.revision().saturating_add(1);
         let written = Written { response, revision };
         let mut ops: Vec<Op> = objects.iter().map(object_op).collect();
         ops.extend(creators);
-        ops.extend(self.credential_ops(&written.response, &objects).map_err(unreadable)?);
-        for change in &objects {
+        ops.extend(self.credential_ops(&written.response, objects).map_err(unreadable)?);
+        for change in objects {
             let (before, after) = (change.before.as_ref(), change.after.as_ref());
             let more = beside::ops(&self.state, (before, after), self.audit.next);
             ops.extend(more.map_err(unreadable)?);
@@ -275,18 +302,32 @@ impl Group {
         }
         let (actor, operation) = (&write.actor, &write.operation);
         let at = (revision, now);
-        let record =
-            AuditRecord::of_change(actor, operation, &write.origin.audited(), at, &objects);
+        let record = AuditRecord::of_change(actor, operation, &write.origin.audited(), at, objects);
         ops.push(auditor::record_op(&mut self.audit, &record));
         ops.push(auditor::head_op(&self.audit));
         self.head = self.head.next(&ops);
         debug_assert_eq!(self.head.revision(), revision);
         self.state.apply(&ops);
-        self.snapshot = Snapshot::clone(&index.publish(revision));
-        self.index = index;
+        self.snapshot = Snapshot::clone(&self.index.publish(revision));
         self.bytes = ops.iter().map(Op::bytes).fold(self.bytes, u64::saturating_add);
         self.batch.transactions.push(Transaction { ops });
         Ok(written)
+    }
+
+    /// Applies changes to the index, all or none. [`Self::snapshot`] is that of the base until the next one is published: whatever another
+    /// snapshot has is copied before it is changed.
+    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), ApplyError> {
+        self.snapshot = self.base.clone();
+        let applied = self.index.apply_in_place(changes);
+        applied.inspect_err(|_| self.undo())
+    }
+
+    /// Takes back what was done to the index since the last transaction. That is rare: the index is full, or the store unreadable.
+    fn undo(&mut self) {
+        self.index = IndexWriter::new(&self.base);
+        let again = self.changes.iter().try_for_each(|one| self.index.apply_in_place(one));
+        assert_eq!(again, Ok(()), "changes that were made are refused");
+        self.snapshot = Snapshot::clone(&self.index.publish(self.head.revision()));
     }
 
     /// Keeps what knows the secret of a new pull token, and forgets it with the token.

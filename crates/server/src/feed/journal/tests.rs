@@ -5,6 +5,7 @@ mod documents;
 mod failures;
 mod subscriptions;
 mod tokens;
+mod undone;
 
 use std::io;
 use std::ops::Bound;

@@ -19,12 +19,19 @@ fn kept(published: &Published) -> Vec<u64> {
     (1..100).filter(|revision| published.kept(*revision).is_some()).collect()
 }
 
+/// Publishes a revision of which pages of a list are given. Returns how many are freed beside the one that is replaced.
+fn publish_and_list(published: &Published, number: u64, replaced_bytes: usize) -> usize {
+    let freed = published.publish(revision(number), replaced_bytes);
+    published.keep(&published.current().unwrap());
+    freed.len() - usize::from(number > 1)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_revision_is_kept_for_its_time() {
     let retention = Retention { time: Duration::from_secs(60), bytes_max: usize::MAX };
     let published = Published::new(retention);
     for number in 1..=5 {
-        assert!(published.publish(revision(number), 1).is_empty());
+        assert_eq!(publish_and_list(&published, number, 1), 0);
         tokio::time::advance(Duration::from_secs(10)).await;
     }
     // Revision 2 replaced revision 1 forty seconds ago.
@@ -43,15 +50,72 @@ async fn revisions_are_kept_up_to_a_number_of_bytes() {
     let retention = Retention { time: Duration::from_secs(60), bytes_max: 1_000 };
     let published = Published::new(retention);
     for number in 1..=50 {
-        assert!(published.publish(revision(number), 20).is_empty(), "{number}");
+        assert_eq!(publish_and_list(&published, number, 20), 0, "{number}");
     }
     assert_eq!(kept(&published).len(), 50, "49 earlier ones of 20 bytes, and the one served");
-    let freed = published.publish(revision(51), 900);
-    assert_eq!(freed.len(), 44);
+    assert_eq!(publish_and_list(&published, 51, 900), 44);
     assert_eq!(kept(&published), [45, 46, 47, 48, 49, 50, 51]);
-    let freed = published.publish(revision(52), 1_001);
-    assert_eq!(freed.len(), 7, "one that is larger than the limit is not kept");
+    let freed = publish_and_list(&published, 52, 1_001);
+    assert_eq!(freed, 7, "one that is larger than the limit is not kept");
     assert_eq!(kept(&published), [52]);
+}
+
+/// Writes that nobody lists take no memory. What a kept revision holds grows with what is replaced behind it.
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_no_list_needs_is_freed_when_it_is_replaced() {
+    let retention = Retention { time: Duration::from_secs(60), bytes_max: 1_000 };
+    let published = Published::new(retention);
+    publish_and_list(&published, 1, 0);
+    for number in 2..=10 {
+        let freed = published.publish(revision(number), 100);
+        assert_eq!(freed.len(), 1);
+        assert_eq!(Arc::strong_count(&freed[0]), if number == 2 { 2 } else { 1 });
+    }
+    assert_eq!(kept(&published), [1, 10]);
+    published.publish(revision(11), 100);
+    assert_eq!(kept(&published), [1, 11]);
+    published.publish(revision(12), 100);
+    assert_eq!(kept(&published), [12], "more than 1,000 bytes are not shared with revision 1");
+}
+
+/// One whose memory takes long to free is left to the next tick.
+#[tokio::test(start_paused = true)]
+async fn a_large_revision_is_freed_later() {
+    let retention = Retention { time: Duration::from_secs(60), bytes_max: usize::MAX };
+    let published = Published::new(retention);
+    published.publish(revision(1), 0);
+    let freed = published.publish(revision(2), FREED_LATER_BYTES - 1);
+    assert_eq!((freed.len(), Arc::strong_count(&freed[0])), (1, 1));
+    let freed = published.publish(revision(3), FREED_LATER_BYTES);
+    assert_eq!((freed.len(), Arc::strong_count(&freed[0])), (1, 2), "it is in the list");
+    assert_eq!(kept(&published), [3], "no list finds it");
+    drop(freed);
+    let freed = published.expire();
+    assert_eq!((freed.len(), Arc::strong_count(&freed[0])), (1, 1));
+    assert!(published.expire().is_empty());
+}
+
+/// The first page of a list may come late: its revision has been replaced, by one that another list needs.
+#[tokio::test(start_paused = true)]
+async fn a_revision_that_is_replaced_already_is_kept_in_its_place() {
+    let retention = Retention { time: Duration::from_secs(60), bytes_max: usize::MAX };
+    let published = Published::new(retention);
+    published.publish(revision(1), 1);
+    let late = published.current().unwrap();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    for number in 2..=4 {
+        publish_and_list(&published, number, 1);
+    }
+    assert_eq!(kept(&published), [2, 3, 4]);
+    tokio::time::advance(Duration::from_secs(50)).await;
+    published.keep(&late);
+    published.keep(&late);
+    assert_eq!(kept(&published), [1, 2, 3, 4]);
+    // All of them were replaced fifty seconds ago.
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(published.expire().len(), 3);
+    published.keep(&late);
+    assert_eq!(kept(&published), [4], "its time is over");
 }
 
 /// A revision of an earlier epoch may name what a restore has undone, so it is refused like one of a later epoch.
@@ -149,22 +213,31 @@ fn a_kept_revision_is_found_while_others_are_published() {
         let retention = Retention { time: Duration::from_secs(60), bytes_max: usize::MAX };
         let published = Arc::new(Published::new(retention));
         published.publish(revision(1), 1);
+        let first = published.current().unwrap();
         let (writer, of) = (Arc::clone(&published), Arc::clone(&revision));
         let writer = shuttle::thread::spawn(move || {
             for number in 2..=3 {
                 writer.publish(of(number), 1);
             }
         });
+        interleave::point();
+        published.keep(&first);
+        interleave::point();
         let mut latest = 0;
         for _ in 0..3 {
             assert!(published.kept(1).is_some(), "revision 1 is gone");
-            let current = published.current().unwrap().snapshot.revision();
-            assert!(current >= latest, "revision {current} after {latest}");
-            assert!(published.kept(current).is_some());
-            latest = current;
+            let current = published.current().unwrap();
+            let number = current.snapshot.revision();
+            assert!(number >= latest, "revision {number} after {latest}");
+            interleave::point();
+            published.keep(&current);
+            interleave::point();
+            assert!(published.kept(number).is_some());
+            latest = number;
             interleave::point();
         }
         writer.join().unwrap();
-        assert_eq!(kept(&published), [1, 2, 3]);
+        let kept = kept(&published);
+        assert!(kept.contains(&1) && kept.contains(&latest) && kept.contains(&3), "{kept:?}");
     });
 }

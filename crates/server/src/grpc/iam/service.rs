@@ -325,6 +325,7 @@ impl Iam {
         let next_page_token = match ended_at {
             None => String::new(),
             Some(after) => {
+                self.published.keep(&current);
                 if let Some(view) = view {
                     self.published.pin(&current, view);
                 }
