@@ -104,7 +104,7 @@ const LONGEST_MIN: u64 = 100_000;
 /// How long a turn takes, after one that took so long.
 fn estimate(before: u64, took: u64) -> u64 {
     if before == 0 {
-        return took;
+        return took.clamp(1, LONGEST_MIN);
     }
     let took = took.min(before.saturating_mul(LONGEST_TIMES).max(LONGEST_MIN));
     before - before / LAST_PART + took / LAST_PART
@@ -168,7 +168,8 @@ mod tests {
         assert!(turns.wait(512) < TURN_WAIT_MAX);
         let many = (0..40).fold(short, |estimated, _| estimate(estimated, long));
         assert!(many > long / 2, "{many}");
-        // From whatever the first one took.
+        // Nor does the first one say much.
+        assert_eq!(estimate(0, long), LONGEST_MIN);
         assert!((0..100).fold(1, |estimated, _| estimate(estimated, long)) > long / 2);
         assert!((0..200).fold(long, |estimated, _| estimate(estimated, short)) < 2 * short);
     }

@@ -6,8 +6,7 @@
 //!              └──▶ the handle is dropped, another one is opened ─────────────────┘        └──▶ views, watchers
 //! ```
 //!
-//! Writes run on tokio's threads for blocking work, one at a time. They go on if the caller stops waiting. Reads of a
-//! view run on the thread that asks.
+//! Writes run on the thread that asks, one at a time: once one has begun, it ends, whoever stops waiting. So do reads of a view.
 //!
 //! docs/STORE.md draws the file. Read `schema`, `opening`, `commit`, `writer`, `view`, then `restore`; `dir` and `disk` are below
 //! redb.

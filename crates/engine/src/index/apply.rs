@@ -1,7 +1,7 @@
 //! Application of one change: checked against the rules first (`rules.rs`), then made.
 //!
 //! **Invariant**: a change that is refused may leave the index half changed. The writer applies changes to a copy,
-//! which shares all tables, and drops it then.
+//! which shares all tables, and drops it then; of `Writer::apply_in_place` the caller drops the writer.
 
 use std::sync::Arc;
 

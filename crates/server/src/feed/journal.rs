@@ -216,6 +216,8 @@ async fn refer(
         let rest = missing.split_off(missing.len().min(REFERENCES_AT_ONCE));
         let side = std::mem::replace(&mut missing, rest);
         journal.append(view.head(), Batch { transactions: vec![], side }).await?;
+        // It may have blocked the thread. A signal to stop waits for one of them.
+        tokio::task::yield_now().await;
     }
     Ok(journal.view().await?)
 }

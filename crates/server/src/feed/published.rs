@@ -185,8 +185,8 @@ struct EarlierRevisions {
     /// Bytes of index that later revisions do not share, of all revisions that were replaced so far, kept or not. What a kept one holds may be all that
     /// was replaced since.
     replaced_bytes: usize,
-    /// Those that are needed no more, and take long to free.
-    large: Vec<Arc<Current>>,
+    /// One that is needed no more, and takes long to free. At most one, so that frequent large changes hold no more memory.
+    large: Option<Arc<Current>>,
 }
 
 impl EarlierRevisions {
@@ -240,6 +240,7 @@ impl Published {
         debug_assert!(revision > *self.revision.borrow());
         // The replaced revision is kept before its successor is served: the next page of a list
         // must find it at any time. There is only one writer, so the lock need not span both steps.
+        let mut freed = Vec::new();
         if let Some(current) = self.current.load_full() {
             let mut earlier = self.earlier();
             let since = Since { time: Instant::now(), bytes: earlier.replaced_bytes };
@@ -247,13 +248,13 @@ impl Published {
             if current.leaves(since) {
                 earlier.keep(since, &current);
             } else if replaced_bytes >= FREED_LATER_BYTES {
-                earlier.large.push(current);
+                freed.extend(earlier.large.replace(current));
             }
         }
         interleave::point();
         let replaced = self.current.swap(Some(Arc::new(current)));
         interleave::point();
-        let mut freed = self.earlier().expire(self.retention);
+        freed.append(&mut self.earlier().expire(self.retention));
         if let Some(replaced) = replaced {
             replaced.replaced();
             freed.push(replaced);
@@ -274,7 +275,7 @@ impl Published {
     pub(crate) fn expire(&self) -> Vec<Arc<Current>> {
         let mut earlier = self.earlier();
         let mut freed = earlier.expire(self.retention);
-        freed.append(&mut earlier.large);
+        freed.extend(earlier.large.take());
         freed
     }
 

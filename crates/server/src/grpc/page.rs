@@ -8,7 +8,7 @@
 //!
 //! **Invariants**: all pages of one list have one revision and one time. The MAC covers the
 //! request, so a forged token or a token of another request is refused. Servers with the same key
-//! and the same revisions can continue each other's lists.
+//! can continue each other's lists while they serve the list's revision, or keep it for a list of their own.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -420,6 +420,10 @@ async fn a_change_is_visible_when_it_is_acknowledged_and_after_a_restart() {
     assert_eq!(again.group("acme/platform"), running.group("acme/platform"));
     let made = again.as_alice(create("acme/other")).await;
     assert_eq!(made.revision, first + 3);
+    // A list may have begun with it before the restart.
+    assert!(again.published.kept(first + 2).is_some());
+    again.as_alice(create("acme/third")).await;
+    assert!(again.published.kept(first + 3).is_none() && again.published.kept(first + 2).is_some());
 }
 
 #[tokio::test]

@@ -240,6 +240,10 @@ impl Writer {
             is_blocked: false,
         };
         writer.publish(Base { snapshot, tokens, view });
+        // A list may have begun with it before a restart.
+        if let Some(current) = writer.published.current() {
+            writer.published.keep(&current);
+        }
         writer.set_writable(true);
         writer
     }

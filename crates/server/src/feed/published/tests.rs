@@ -93,6 +93,12 @@ async fn a_large_revision_is_freed_later() {
     let freed = published.expire();
     assert_eq!((freed.len(), Arc::strong_count(&freed[0])), (1, 1));
     assert!(published.expire().is_empty());
+    // Of several that come before the tick, one waits for it.
+    published.publish(revision(4), FREED_LATER_BYTES);
+    let freed = published.publish(revision(5), FREED_LATER_BYTES);
+    let count = |one: &Arc<Current>| (one.snapshot.revision(), Arc::strong_count(one));
+    let counts: Vec<_> = freed.iter().map(count).collect();
+    assert_eq!(counts, [(3, 1), (4, 2)]);
 }
 
 /// The first page of a list may come late: its revision has been replaced, by one that another list needs.
