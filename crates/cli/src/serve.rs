@@ -176,8 +176,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
 
-    /// Calls that may be in flight, half of them of one peer; more are refused at once. Plain checks need no place. Where
-    /// there are more calls than the server can answer, the longest wait follows this number
+    /// Calls that may be in flight, open streams among them, and half of them of one peer; more are refused at once. Plain
+    /// checks need no place. The fewer, the shorter calls wait under overload
     #[arg(long, value_name = "CALLS", default_value_t = IN_FLIGHT_MAX, value_parser = in_flight)]
     max_in_flight: usize,
 

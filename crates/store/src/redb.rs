@@ -6,7 +6,8 @@
 //!              └──▶ the handle is dropped, another one is opened ─────────────────┘        └──▶ views, watchers
 //! ```
 //!
-//! Writes run on the thread that asks, one at a time: once one has begun, it ends, whoever stops waiting. So do reads of a view.
+//! Writes run on the thread that asks, one at a time: once one has begun, it ends, whoever stops waiting. Reads of a view run
+//! on the thread that asks, too.
 //!
 //! docs/STORE.md draws the file. Read `schema`, `opening`, `commit`, `writer`, `view`, then `restore`; `dir` and `disk` are below
 //! redb.
@@ -313,7 +314,7 @@ impl Journal for RedbStore {
     }
 
     fn append(&self, expected: Head, batch: Batch) -> BoxFuture<'_, Result<Head, AppendError>> {
-        // Not on another thread: to wake one and be woken by it would take a third as long as the commit.
+        // Not on another thread: each write would wait for that one to wake, and then for its own (docs/PERFORMANCE.md, the store).
         async move { self.shared.lock().append(&self.shared, &expected, &batch) }.boxed()
     }
 

@@ -271,6 +271,13 @@ impl Published {
         }
     }
 
+    /// [`Self::keep`] for a page that was made, unless it is the last one: then it has no token.
+    pub(crate) fn keep_for(&self, current: &Arc<Current>, next_page_token: &str) {
+        if !next_page_token.is_empty() {
+            self.keep(current);
+        }
+    }
+
     /// Removes the revisions that are no longer kept, and returns them for the writer to free.
     pub(crate) fn expire(&self) -> Vec<Arc<Current>> {
         let mut earlier = self.earlier();

@@ -67,13 +67,6 @@ impl Services {
         }
     }
 
-    /// Keeps the revision of a page for the next one, if there is one.
-    fn goes_on(&self, current: &Arc<Current>, next_page_token: &str) {
-        if !next_page_token.is_empty() {
-            self.published.keep(current);
-        }
-    }
-
     /// What the asker of a call may do.
     async fn right<T>(rpc: Rpc, request: &Request<T>) -> Result<Right, RequestError> {
         Asker::of_call(request.extensions())?.may(rpc).await
@@ -252,7 +245,7 @@ impl DecisionService for Services {
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
         let page = answer::list_identities(key, snapshot, request, now)?;
         not_before(request.consistency.as_ref(), snapshot.revision())?;
-        self.goes_on(&current, &page.next_page_token);
+        self.published.keep_for(&current, &page.next_page_token);
         Ok(Response::new(page))
     }
 
@@ -270,7 +263,7 @@ impl DecisionService for Services {
             Some(within) => answer::list_scopes_within(key, snapshot, request, now, within)?,
         };
         not_before(request.consistency.as_ref(), snapshot.revision())?;
-        self.goes_on(&current, &page.next_page_token);
+        self.published.keep_for(&current, &page.next_page_token);
         Ok(Response::new(page))
     }
 

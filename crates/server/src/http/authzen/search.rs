@@ -232,9 +232,7 @@ impl Searching<'_> {
         }
         let Entries { entries, last, has_more } = find(&current.snapshot, &attributes, &page);
         let next_token = page.next_token(last.as_deref(), has_more);
-        if !next_token.is_empty() {
-            self.published.keep(current);
-        }
+        self.published.keep_for(current, &next_token);
         let count = entries.len();
         let results = entries.into_iter().map(entity).collect();
         Ok(Found { revision, page: FoundPage { next_token, count }, results })
